@@ -1,0 +1,39 @@
+"""The arithmetic, defined once: formats, rounding, saturation, accumulators, and random bits from a counter."""
+
+from fixgrad.numbers.accumulate import ACCUMULATOR_BITS, Accumulated, magnitude_bits, wrap32
+from fixgrad.numbers.counter_hash import StreamKey, hash32, permutation, stream_key, uniform_below
+from fixgrad.numbers.format import Format, Overflow
+from fixgrad.numbers.rounding import (
+    MAX_SHIFT,
+    Rounding,
+    align,
+    bit_length,
+    requantise,
+    saturate,
+    shift_nearest,
+    shift_round,
+    shift_stochastic,
+)
+
+__all__ = [
+    "ACCUMULATOR_BITS",
+    "MAX_SHIFT",
+    "Accumulated",
+    "Format",
+    "Overflow",
+    "Rounding",
+    "StreamKey",
+    "align",
+    "bit_length",
+    "hash32",
+    "magnitude_bits",
+    "permutation",
+    "requantise",
+    "saturate",
+    "shift_nearest",
+    "shift_round",
+    "shift_stochastic",
+    "stream_key",
+    "uniform_below",
+    "wrap32",
+]
