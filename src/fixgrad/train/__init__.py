@@ -1,0 +1,1 @@
+"""Training in PyTorch: layers, integer optimisers, pruning schedule, data, loop and checkpoints."""
