@@ -38,7 +38,7 @@ clean:
 
 # setuptools comes first because the package is built with the one that is pinned, not with a fresh download.
 $(VENV)/.runtime-installed: pyproject.toml constraints.txt
-	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(MAKE) --no-print-directory venv
+	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(MAKE) --no-print-directory venv
 	$(PIP_INSTALL) setuptools
 	$(PIP_INSTALL) --no-build-isolation --editable .
 	@touch $@
@@ -47,10 +47,10 @@ $(VENV)/.test-installed: $(VENV)/.runtime-installed
 	$(PIP_INSTALL) --no-build-isolation --editable ".[test]"
 	@touch $@
 
-# Also replaces an environment whose interpreter is gone or too old.
+# Also replaces an environment whose interpreter is gone or too old, or that was left without pip.
 .PHONY: venv
 venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "error: fixgrad needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true);" \
+	  echo "error: fixgrad needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing);" \
 	    "name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
