@@ -1,4 +1,4 @@
-"""The arithmetic, defined once: formats, rounding, saturation, accumulators, and random bits from a counter."""
+"""The arithmetic, defined once: formats, rounding, accumulators, random bits, exact products."""
 
 from fixgrad.numbers.accumulate import ACCUMULATOR_BITS, Accumulated, magnitude_bits, wrap32
 from fixgrad.numbers.convolution import (

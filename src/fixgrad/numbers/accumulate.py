@@ -1,6 +1,7 @@
 """32-bit accumulators: they wrap, and a sticky flag tells that they did.
 
-Addition modulo 2**32 is associative, so order, tiling, sparsity and the number of workers cannot change the bits.
+Addition modulo 2**32 is associative, so order, tiling, sparsity and the number of workers cannot change the
+bits.
 """
 
 from typing import NamedTuple
@@ -11,14 +12,13 @@ from numpy.typing import NDArray
 from fixgrad.numbers.rounding import bit_length
 
 ACCUMULATOR_BITS = 32
-_HALF = 1 << 31
 
 
 class Accumulated(NamedTuple):
     """Accumulators after a sum of products.
 
-    `overflow` is true when an exact sum lies outside of 32 bits. (Hardware, which sees partial sums, may also raise its
-    flag for a sum that leaves the range and comes back; the wrapped value is right even then.)
+    `overflow` is true when an exact sum lies outside of 32 bits. (Hardware, which sees partial sums, may also
+    raise its flag for a sum that leaves the range and comes back; the wrapped value is right even then.)
     """
 
     values: NDArray[np.int32]
@@ -32,7 +32,7 @@ def wrap32(exact: NDArray[np.int64]) -> Accumulated:
 
 
 def magnitude_bits(codes: NDArray[np.integer]) -> int:
-    """Bits of the largest magnitude: the range detector of the post-processor. 0 for an empty or all-zero tensor."""
+    """Bits of the largest magnitude: the post-processor's range detector. 0 for no or only zero codes."""
     if codes.size == 0:
         return 0
     return bit_length(max(int(codes.max()), -int(codes.min())))

@@ -1,16 +1,17 @@
 """The three integer convolutions of training: FF, NG and WG, each by definition and as an exact GEMM.
 
 With stride s, padding p and dilation d, the output pixel (i, j) and the tap (u, v) meet the input pixel
-(r, q) = (i*s + u*d - p, j*s + v*d - p), where that lies inside the image. Over all those positions (the talk's "training
-process" slide: y = W x, dx = W^T dy, dW = dy x^T)
+(r, q) = (i*s + u*d - p, j*s + v*d - p), where that lies inside the image. Over all those positions (the
+talk's "training process" slide: y = W x, dx = W^T dy, dW = dy x^T)
 
     FF  y[b,o,i,j]  = sum over c,u,v  of x[b,c,r,q]  * w[o,c,u,v]      feed-forward
     NG  dx[b,c,r,q] = sum over o,i,j  of dy[b,o,i,j] * w[o,c,u,v]      neuron gradient
     WG  dw[o,c,u,v] = sum over b,i,j  of dy[b,o,i,j] * x[b,c,r,q]      weight gradient
 
-where c runs over the input channels of the group of o. The `_reference` functions read just like that, in int64. The fast
-ones lower them to matrix products (im2col, Chellapilla et al., 2006), which `fixgrad.numbers.gemm` proves exact, with the
-batch innermost as in the accelerator's memory: a pixel of one channel for all images is contiguous.
+where c runs over the input channels of the group of o. The `_reference` functions read just like that, in
+int64. The fast ones lower them to matrix products (im2col, Chellapilla et al., 2006), which
+`fixgrad.numbers.gemm` proves exact, with the batch innermost as in the accelerator's memory: a pixel of one
+channel for all images is contiguous.
 """
 
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ class ConvGeometry:
                 isinstance(pair, tuple) and len(pair) == 2 and all(_is_count(value, least) for value in pair)
             ):
                 raise UsageError(
-                    f"convolution {name} is {pair!r}: give a pair of integers >= {least}, (vertical, horizontal)"
+                    f"convolution {name} is {pair!r}: give two integers >= {least}, (vertical, horizontal)"
                 )
         if not _is_count(self.groups, 1):
             raise UsageError(f"convolution groups is {self.groups!r}: give an integer >= 1")
@@ -79,8 +80,9 @@ class ConvGeometry:
             padded, reach = size + 2 * self.padding[axis], self.dilation[axis] * (kernel - 1) + 1
             if size < 1 or kernel < 1 or reach > padded:
                 raise UsageError(
-                    f"a {kh}x{kw} kernel with dilation {self.dilation} on a {h}x{w} image with padding {self.padding}: "
-                    f"the kernel reaches over {reach} pixels of {padded}; use a larger image, more padding or a smaller kernel"
+                    f"a {kh}x{kw} kernel with dilation {self.dilation} on a {h}x{w} image with padding "
+                    f"{self.padding}: it reaches over {reach} pixels of {padded}; use a larger image, more "
+                    "padding or a smaller kernel"
                 )
             sizes.append((padded - reach) // self.stride[axis] + 1)
         return sizes[0], sizes[1]
@@ -141,7 +143,7 @@ def conv_weight_gradient_reference(
 def conv_forward(
     x: NDArray[np.integer], w: NDArray[np.integer], geometry: ConvGeometry = UNIT_GEOMETRY
 ) -> Accumulated:
-    """FF: the accumulators of a convolution. y = W * im2col(x), one GEMM for each tile of images and output rows.
+    """FF: the accumulators of a convolution. y = W * im2col(x), tile by tile of images and output rows.
 
     Args:
         x: activation codes, [B, C, H, W].
@@ -240,8 +242,8 @@ def conv_weight_gradient(
 class _Convolution:
     """Sizes of one convolution, checked, and its lowering to matrices.
 
-    Matrices are stacks over the groups. A column of im2col and of the pixel matrix is one output pixel of one image, in the
-    order (row, column, image); a row of im2col is one tap, in the order (channel, u, v).
+    Matrices are stacks over the groups. A column of im2col and of the pixel matrix is one output pixel of one
+    image, in the order (row, column, image); a row of im2col is one tap, in the order (channel, u, v).
     """
 
     batch: int
@@ -259,8 +261,8 @@ class _Convolution:
         _check_channels(channels, outputs, geometry.groups)
         if group_inputs * geometry.groups != channels:
             raise UsageError(
-                f"weights {w.shape} take {group_inputs} channels in each of {geometry.groups} groups: the input {x.shape} "
-                f"has {channels}"
+                f"weights {w.shape} take {group_inputs} channels in each of {geometry.groups} groups: "
+                f"the input {x.shape} has {channels}"
             )
         size = geometry.output_size(height, width, kh, kw)
         return cls(batch, channels, outputs, (height, width), (kh, kw), size, geometry)
@@ -335,7 +337,7 @@ class _Convolution:
         return a_max, b_max
 
     def meetings(self) -> Iterator[tuple[int, int, int, int, int, int]]:
-        """Each output pixel (i, j), tap (u, v) and the input pixel (r, q) that they meet at, inside of the image."""
+        """Each output pixel (i, j), tap (u, v), and the pixel (r, q) inside the image that they meet."""
         (sh, sw), (ph, pw), (dh, dw) = self.geometry.stride, self.geometry.padding, self.geometry.dilation
         for i, j, u, v in product(*map(range, (*self.output_size, *self.kernel_size))):
             r, q = i * sh + u * dh - ph, j * sw + v * dw - pw
@@ -357,7 +359,7 @@ class _Convolution:
             yield slice(start, min(start + step, self.batch))
 
     def row_tiles(self) -> Iterator[slice]:
-        """All output rows at once, or parts of them where a single image is too large, of one row at least."""
+        """All output rows at once, or parts of them, down to one row, where an image is too large."""
         rows = self.output_size[0]
         step = rows
         while step > 1 and self._elements_of(step) > TILE_ELEMENTS:
@@ -379,7 +381,7 @@ class _Convolution:
         return pixels.reshape(self.geometry.groups, self.group_outputs, prod(pixels.shape[1:]))
 
     def im2col(self, x: NDArray[Any], rows: slice, x_max: int) -> NDArray[Any]:
-        """[groups, taps, pixels]: what each tap sees at each pixel of the output rows. x is [images, C, H, W]."""
+        """[groups, taps, pixels] of x [images, C, H, W]: what each tap sees at each pixel of the rows."""
         (kh, kw), (dh, dw), (sh, sw) = self.kernel_size, self.geometry.dilation, self.geometry.stride
         windows = sliding_window_view(
             self._patch(x, rows, x_max), (dh * (kh - 1) + 1, dw * (kw - 1) + 1), axis=(1, 2)
@@ -429,7 +431,7 @@ class _Convolution:
         return int(norms.max(initial=0.0)) * dy_max
 
     def _elements_of(self, rows: int) -> int:
-        """Elements of the buffers for that many output rows of one image: im2col, its input, and the output twice."""
+        """Buffers of that many output rows of an image: im2col, its input, and the output twice."""
         padded = self.padded_shape(slice(0, 1))
         pixels = rows * self.output_size[1]
         return max(1, prod(padded) + pixels * (self.channels * prod(self.kernel_size) + 2 * self.outputs))
@@ -437,8 +439,9 @@ class _Convolution:
     def _check_error_size(self, dy: NDArray[Any]) -> None:
         if dy.shape[2:] != self.output_size:
             raise UsageError(
-                f"the error {dy.shape} is {dy.shape[2]}x{dy.shape[3]}: the output of a {self.input_size} image and a "
-                f"{self.kernel_size} kernel with {self.geometry} is {self.output_size[0]}x{self.output_size[1]}"
+                f"the error {dy.shape} is {dy.shape[2]}x{dy.shape[3]}: the output of a {self.input_size} "
+                f"image and a {self.kernel_size} kernel with {self.geometry} is "
+                f"{self.output_size[0]}x{self.output_size[1]}"
             )
 
 

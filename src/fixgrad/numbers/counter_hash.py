@@ -1,8 +1,9 @@
 """Random bits from a counter: the same in every executor, on every device and after a resume.
 
-A *stream* is named by (seed, step, name of the tensor and its use). Its 64-bit key is derived once on the host; each element
-then hashes its own index with the key, so no executor has to draw in any order. The element hash uses only 32-bit
-additions, shifts and XORs: it costs a few hundred LUTs and no DSP in hardware, and vectorises on a CPU.
+A *stream* is named by (seed, step, name of the tensor and its use). Its 64-bit key is derived once on the
+host; each element then hashes its own index with the key, so no executor has to draw in any order. The
+element hash uses only 32-bit additions, shifts and XORs: it costs a few hundred LUTs and no DSP in hardware,
+and vectorises on a CPU.
 """
 
 from typing import NamedTuple, overload
@@ -13,15 +14,17 @@ from numpy.typing import NDArray
 _MASK64 = (1 << 64) - 1
 _MASK32 = (1 << 32) - 1
 
-#: The rounds of the element hash, in order: a = (a + constant) + (a << left), then a ^= a >> right. Every executor and the
-#: gateware read them from here. The shifts were chosen by a search for the flattest avalanche (tests/numbers/test_hash.py).
+#: The rounds of the element hash, in order: a = (a + constant) + (a << left), then a ^= a >> right. Every
+#: executor and the gateware read them from here. The shifts were chosen by a search for the flattest
+#: avalanche (tests/numbers/test_hash.py).
 HASH_ROUNDS: tuple[tuple[int, int, int], ...] = (
     (0x9E3779B9, 15, 7),
     (0x6A09E667, 5, 10),
     (0xBB67AE85, 14, 6),
     (0x3C6EF373, 12, 16),
 )
-#: The high half of the key is XORed in after this many rounds, so that streams whose low halves meet still differ.
+#: The high half of the key is XORed in after this many rounds, so that streams whose low halves meet still
+#: differ.
 HASH_KEY_ROUND = 2
 
 
@@ -33,7 +36,7 @@ class StreamKey(NamedTuple):
 
 
 def _mix64(value: int) -> int:
-    """A bijection of 64-bit integers with full avalanche (the finaliser of SplitMix64, Steele et al., OOPSLA 2014)."""
+    """A 64-bit bijection with full avalanche: the finaliser of SplitMix64 (Steele et al., OOPSLA 2014)."""
     value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & _MASK64
     value = (value ^ (value >> 27)) * 0x94D049BB133111EB & _MASK64
     return value ^ (value >> 31)
@@ -78,7 +81,10 @@ def hash32(element: int | NDArray[np.integer], key: StreamKey) -> int | NDArray[
 
 
 def uniform_below(element: NDArray[np.integer], key: StreamKey, bound: int) -> NDArray[np.int64]:
-    """An integer in [0, bound) for each element: the high half of hash * bound, so within 2**-32 * bound of uniform."""
+    """An integer in [0, bound) for each element: the high half of hash * bound.
+
+    No value is off 1/bound by more than 2**-32. `bound` is 1 to 2**32.
+    """
     return ((hash32(element, key).astype(np.uint64) * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
 
 

@@ -23,10 +23,12 @@ class Format:
 
     Attributes:
         bits: width of the code, 2 to 32.
-        frac: fractional bits, any integer: negative for steps above 1, larger than `bits` for values far below 1.
+        frac: fractional bits, any integer: negative for steps above 1, larger than `bits` for values far
+            below 1.
         rounding: how values between two codes are rounded when they are brought into this format.
-        overflow: what happens to values outside of it. Saturating formats are symmetric: 8 bits hold -127..127, 255 codes,
-            so that the negation of every code is a code and no product needs the corner -128 * -128.
+        overflow: what happens to values outside of it. Saturating formats are symmetric: 8 bits hold
+            -127..127, 255 codes, so that the negation of every code is a code and no product needs the corner
+            -128 * -128.
 
     Raises:
         UsageError: a width out of range, or a field of the wrong type.
@@ -70,7 +72,9 @@ class Format:
         """Values of the codes, float64, exact."""
         return np.ldexp(np.asarray(codes, np.float64), -self.frac)
 
-    def encode(self, values: NDArray[np.floating], random: NDArray[np.uint32] | None = None) -> NDArray[np.int64]:
+    def encode(
+        self, values: NDArray[np.floating], random: NDArray[np.uint32] | None = None
+    ) -> NDArray[np.int64]:
         """Codes (int64) of real values, rounded and brought into range as the format says.
 
         Args:
@@ -80,7 +84,8 @@ class Format:
         Raises:
             DataError: a value is not finite.
         """
-        return self.fit(round_real(np.ldexp(np.asarray(values, np.float64), self.frac), self.rounding, random))
+        scaled = np.ldexp(np.asarray(values, np.float64), self.frac)
+        return self.fit(round_real(scaled, self.rounding, random))
 
     def fit(self, codes: NDArray[np.integer]) -> NDArray[np.int64]:
         """Codes brought into range (saturated or wrapped), int64."""

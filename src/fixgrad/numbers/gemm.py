@@ -1,29 +1,32 @@
 """Exact integer matrix products on floating-point units.
 
-BLAS has no int8 GEMM that every CPU offers, but its float32 GEMM is quick, and exact for integers as long as nothing has to
-be rounded. Here is when that is so; the functions below compute such a bound from the operands before they choose a path.
+BLAS has no int8 GEMM that every CPU offers, but its float32 GEMM is quick, and exact for integers as long as
+nothing has to be rounded. Here is when that is so; the functions below compute such a bound from the operands
+before they choose a path.
 
-**Claim.** Let a (M x K) and b (K x N) hold integers, p a float format with a significand of s bits (24 for float32, 53 for
-float64), and B >= max over (m, n) of sum_k |a[m,k]| * |b[k,n]|. If B <= 2**s, and no operand exceeds 2**s, a GEMM in p yields
-the exact integers, whatever its blocking, its number of threads, the order of its additions, and with or without fused
-multiply-add.
+**Claim.** Let a (M x K) and b (K x N) hold integers, p a float format with a significand of s bits (24 for
+float32, 53 for float64), and B >= max over (m, n) of sum_k |a[m,k]| * |b[k,n]|. If B <= 2**s, and no operand
+exceeds 2**s, a GEMM in p yields the exact integers, whatever its blocking, its number of threads, the order
+of its additions, and with or without fused multiply-add.
 
-**Proof.** Every integer of magnitude <= 2**s is a number of p, so the operands are. Whatever the order, each intermediate
-result of an entry is the sum of the products of some subset S of the indices k: one product alone, a lane of a vector
-register, a partial sum of a block. Its exact value is an integer, and |sum over S| <= sum over S of |a|*|b| <= sum over all
-k <= B <= 2**s. So it is a number of p, and IEEE 754 rounding returns a representable exact result unchanged. A fused
-multiply-add rounds once, acc + a*b, which is such a sum; an unfused one rounds the product a*b (S of one index) and then the
-sum. By induction over the operations no rounding ever changes a value. QED. The claim needs an algorithm that only adds products (not Strassen's) in arithmetic of the full format (not
-bfloat16 or TF32 pieces): `is_exact` tests that of the BLAS at hand on first use, with data of one sign.
+**Proof.** Every integer of magnitude <= 2**s is a number of p, so the operands are. Whatever the order, each
+intermediate result of an entry is the sum of the products of some subset S of the indices k: one product
+alone, a lane of a vector register, a partial sum of a block. Its exact value is an integer, and |sum over S|
+<= sum over S of |a|*|b| <= sum over all k <= B <= 2**s. So it is a number of p, and IEEE 754 rounding returns
+a representable exact result unchanged. A fused multiply-add rounds once, acc + a*b, which is such a sum; an
+unfused one rounds the product a*b (S of one index) and then the sum. By induction over the operations no
+rounding ever changes a value. QED. The claim needs an algorithm that only adds products (not Strassen's) in
+arithmetic of the full format (not bfloat16 or TF32 pieces): `is_exact` tests that of the BLAS at hand on
+first use, with data of one sign.
 
 The bounds, from cheap to tight (Hölder's inequality with exponents 1 and infinity):
 
 * B = K * max|a| * max|b|: for codes of -127..127 and float32, K <= 1,040; for float64, K <= 5.6e11.
 * B = max_m sum_k |a[m,k]| * max|b|: the L1 norms of the rows, from the data.
 
-Where B > 2**24, K is split into segments, as long as their own bounds allow, and the segments' exact float32 results are
-added in float64 (exact below 2**53). That costs a few per cent over a single float32 GEMM, where a float64 GEMM costs twice
-as much (docs/numbers.md has the measurements).
+Where B > 2**24, K is split into segments, as long as their own bounds allow, and the segments' exact float32
+results are added in float64 (exact below 2**53). That costs a few per cent over a single float32 GEMM, where
+a float64 GEMM costs twice as much (docs/numbers.md has the measurements).
 """
 
 from functools import lru_cache
@@ -35,20 +38,20 @@ from numpy.typing import NDArray
 from fixgrad.errors import UsageError
 from fixgrad.numbers.accumulate import Accumulated, wrap32
 
-#: Integers up to this magnitude are exact in float32 and in float64: 2 to the power of the significand's width.
+#: Integers up to these magnitudes are exact: 2 to the power of the significand's width.
 FLOAT32_LIMIT = 1 << 24
 FLOAT64_LIMIT = 1 << 53
 _INT32_MAX = (1 << 31) - 1
 _INT64_MAX = (1 << 63) - 1
-#: Shorter float32 segments than this would spend their time in additions outside of the GEMM; then float64 is quicker.
+#: Shorter float32 segments would spend their time in additions outside of the GEMM: float64 is quicker.
 _SHORTEST_SEGMENT = 64
 
 
 class ExactSums(NamedTuple):
     """Sums of products before they are brought into 32 bits.
 
-    `values` are integers, whatever the type of the array (float32, float64 or int64), and exact; no magnitude exceeds
-    `bound`.
+    `values` are integers, whatever the type of the array (float32, float64 or int64), and exact; no magnitude
+    exceeds `bound`.
     """
 
     values: NDArray[Any]
@@ -76,8 +79,9 @@ def matmul_reference(a: NDArray[np.integer], b: NDArray[np.integer]) -> Accumula
 def matmul(a: NDArray[np.integer], b: NDArray[np.integer]) -> Accumulated:
     """The same integers as `matmul_reference` for any shape and data, on the float units of the CPU.
 
-    Args, returns and raises as `matmul_reference`. 8-bit codes run at the speed of float32; wider ones in float64 or, where
-    K * max|a| * max|b| exceeds 2**53, in int64. See the module's text for the proof of exactness.
+    Args, returns and raises as `matmul_reference`. 8-bit codes run at the speed of float32; wider ones in
+    float64 or, where K * max|a| * max|b| exceeds 2**53, in int64. See the module's text for the proof of
+    exactness.
     """
     _check(a, b)
     if a.size <= b.size:
@@ -129,8 +133,8 @@ def check_int64(depth: int, a_max: int, b_max: int) -> None:
     bound = depth * a_max * b_max
     if bound > _INT64_MAX:
         raise UsageError(
-            f"a product of {depth} terms of up to {a_max} * {b_max} may reach {bound}: sums are exact to {_INT64_MAX} "
-            "(63 bits); use narrower codes or a shorter sum"
+            f"a product of {depth} terms of up to {a_max} * {b_max} may reach {bound}: sums are exact "
+            f"to {_INT64_MAX} (63 bits); use narrower codes or a shorter sum"
         )
 
 
@@ -155,8 +159,8 @@ def _float32_sums(a: NDArray[np.float32], b: NDArray[np.float32], a_max: int, b_
 def _segments(a: NDArray[np.float32], a_max: int, b_max: int) -> tuple[list[slice], int]:
     """Segments of K whose sums of |products| are at most 2**24 each, and a bound of the whole sum.
 
-    K is cut into blocks that are short enough by a_max and b_max alone; neighbours are then joined greedily while the L1
-    norms of the rows of `a`, times b_max, allow.
+    K is cut into blocks that are short enough by a_max and b_max alone; neighbours are then joined greedily
+    while the L1 norms of the rows of `a`, times b_max, allow.
     """
     depth = a.shape[-1]
     block = FLOAT32_LIMIT // (a_max * b_max)
@@ -180,11 +184,11 @@ def _segments(a: NDArray[np.float32], a_max: int, b_max: int) -> tuple[list[slic
 
 @lru_cache
 def is_exact(dtype: np.dtype[Any]) -> bool:
-    """Whether this process's GEMM in `dtype` is exact up to the limit of its significand, as the proof supposes.
+    """Whether GEMMs in `dtype` are exact up to the limit of its significand here, as the proof supposes.
 
-    The products are odd and of one sign, and the sums end just below 2**24 (float32) or 2**53 (float64): where a single bit
-    is dropped anywhere, some sum is wrong. The shapes reach the kernels for small, tall, wide and large matrices, and the
-    matrix-vector product.
+    The products are odd and of one sign, and the sums end just below 2**24 (float32) or 2**53 (float64):
+    where a single bit is dropped anywhere, some sum is wrong. The shapes reach the kernels for small, tall,
+    wide and large matrices, and the matrix-vector product.
     """
     left, right, limit = (
         (127, 127, FLOAT32_LIMIT) if dtype == np.float32 else (2**23 - 1, 2**19 - 1, FLOAT64_LIMIT)
@@ -217,8 +221,8 @@ def _check(a: NDArray[Any], b: NDArray[Any]) -> None:
             )
     if a.shape[-1] != b.shape[-2]:
         raise UsageError(
-            f"a product of {a.shape} and {b.shape}: the left has {a.shape[-1]} columns, the right {b.shape[-2]} rows; "
-            "they must be the same"
+            f"a product of {a.shape} and {b.shape}: the left has {a.shape[-1]} columns, the right "
+            f"{b.shape[-2]} rows; they must be the same"
         )
     try:
         np.broadcast_shapes(a.shape[:-2], b.shape[:-2])

@@ -1,8 +1,8 @@
 """Rounding and saturation of integers: the NumPy int64 definition that every executor must equal.
 
-Shifts are to the right by `shift` >= 0 bits. Nearest rounding breaks ties towards plus infinity ("half up"): one adder in
-hardware, and the same on every device. Stochastic rounding adds random bits below the cut, so that the expectation of the
-result is the exact quotient and a value that is already on the grid never moves.
+Shifts are to the right by `shift` >= 0 bits. Nearest rounding breaks ties towards plus infinity ("half up"):
+one adder in hardware, and the same on every device. Stochastic rounding adds random bits below the cut, so
+that the expectation of the result is the exact quotient and a value that is already on the grid never moves.
 """
 
 from enum import StrEnum
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from fixgrad.errors import DataError, UsageError
 
-#: Widest right shift of a rounded 32-bit value; wider ones would need random bits that the hash does not have.
+#: Widest right shift of a rounded 32-bit value; wider ones would need more random bits than the hash has.
 MAX_SHIFT = 31
+_NEEDS_RANDOM = "stochastic rounding needs the random bits of its stream: pass random=hash32(elements, key)"
 
 
 class Rounding(StrEnum):
@@ -31,8 +32,11 @@ def shift_nearest(values: NDArray[np.integer], shift: int) -> NDArray[np.int64]:
     return (wide + np.int64(1 << (shift - 1))) >> np.int64(shift)
 
 
-def shift_stochastic(values: NDArray[np.integer], shift: int, random: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """floor(values / 2**shift + r / 2**shift), int64, where r is the top `shift` bits of `random`; `shift` is 0 to 31."""
+def shift_stochastic(
+    values: NDArray[np.integer], shift: int, random: NDArray[np.uint32]
+) -> NDArray[np.int64]:
+    """floor(values / 2**shift + r / 2**shift), int64, where r is the top `shift` bits of `random`; `shift` is
+    0 to 31."""
     wide = np.asarray(values, np.int64)
     if shift == 0:
         return wide.copy()
@@ -48,7 +52,7 @@ def shift_round(
     if rounding is Rounding.NEAREST or shift == 0:
         return shift_nearest(values, shift)
     if random is None:
-        raise UsageError("stochastic rounding needs the random bits of its stream: pass random=hash32(elements, key)")
+        raise UsageError(_NEEDS_RANDOM)
     return shift_stochastic(values, shift, random)
 
 
@@ -70,10 +74,11 @@ def requantise(
 
 
 def align(values: NDArray[np.integer], left: int, bits: int) -> NDArray[np.int64]:
-    """values * 2**left in `bits` bits: clamped before a left shift, rounded to nearest in a right shift (left < 0).
+    """values * 2**left in `bits` bits: clamped before a left shift, rounded to nearest in a right shift (left
+    < 0).
 
-    The clamp comes first, at ((2**(bits-1) - 1) >> left), so that hardware needs no wide shifter: the result is saturated
-    to the largest multiple of 2**left that fits.
+    The clamp comes first, at ((2**(bits-1) - 1) >> left), so that hardware needs no wide shifter: the result
+    is saturated to the largest multiple of 2**left that fits.
 
     Args:
         values: |values| < 2**62.
@@ -88,7 +93,8 @@ def align(values: NDArray[np.integer], left: int, bits: int) -> NDArray[np.int64
 
 
 def bit_length(maximum: int) -> int:
-    """Bits of a non-negative integer: 0 for 0, 8 for 128 to 255. |v| <= maximum implies |v| < 2**bit_length(maximum).
+    """Bits of a non-negative integer: 0 for 0, 8 for 128 to 255. |v| <= maximum implies |v| <
+    2**bit_length(maximum).
 
     This is exact, unlike ceil(log2(maximum)), for which a maximum of exactly 128 would claim 7 bits.
     """
@@ -111,10 +117,11 @@ def round_real(
     if rounding is Rounding.NEAREST:
         up = fraction >= 0.5
     elif random is None:
-        raise UsageError("stochastic rounding needs the random bits of its stream: pass random=hash32(elements, key)")
+        raise UsageError(_NEEDS_RANDOM)
     else:
-        # The fraction has up to 53 bits and the hash 32: the value rounds up with probability ceil(f * 2**32) / 2**32, never
-        # when f is 0.
+        # The fraction has up to 53 bits and the hash 32: the value rounds up with probability ceil(f * 2**32)
+        # / 2**32, never when f is 0.
         up = random.astype(np.float64) < fraction * 2.0**32
     limit = float(1 << 62)
-    return np.clip(low + up, -limit, limit).astype(np.int64)
+    rounded: NDArray[np.int64] = np.clip(low + up, -limit, limit).astype(np.int64)
+    return rounded
