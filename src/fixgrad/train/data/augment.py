@@ -1,7 +1,7 @@
 """Random crop and horizontal flip, decided by the counter hash.
 
-What happens to an image in an epoch depends on the seed, the epoch and its index in the set alone: not on the order, the
-batch size, the number of workers or where a run was resumed.
+What happens to an image in an epoch depends on the seed, the epoch and its index in the set alone: not on the
+order, the batch size, the number of workers or where a run was resumed.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class Augment:
     """What may happen to a training image: first a crop, then a flip.
 
     Attributes:
-        pad: the image is framed by this many pixels of code 0 (the mean) and cropped back to its size at one of the
-            (2 * pad + 1)**2 places, all equally likely. 0: no crop.
+        pad: the image is framed by this many pixels of code 0 (the mean) and cropped back to its size at one
+            of the (2 * pad + 1)**2 places, all equally likely. 0: no crop.
         flip: mirrored left to right with probability 1/2.
 
     Raises:
@@ -45,6 +45,22 @@ class Augment:
         return Decisions(place // places, place % places, (coin == 1) & self.flip)
 
 
+def augment_named(name: str, size: int) -> Augment | None:
+    """The augmentation that a user asks for by name, for images of `size` pixels a side.
+
+    ``none``; ``crop`` (from a frame of an eighth of the side, 4 pixels for 32); ``flip``; ``crop+flip``.
+
+    Raises:
+        UsageError: another name.
+    """
+    parts = name.split("+")
+    if name == "none":
+        return None
+    if len(set(parts)) != len(parts) or not set(parts) <= {"crop", "flip"}:
+        raise UsageError(f"augmentation {name!r} is unknown: choose none, crop, flip or crop+flip")
+    return Augment(pad=max(1, size // 8) if "crop" in parts else 0, flip="flip" in parts)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Decisions:
     """What was decided for B images.
@@ -61,7 +77,16 @@ class Decisions:
 
 
 def crop_and_flip(padded: NDArray[np.int8], size: tuple[int, int], decisions: Decisions) -> NDArray[np.int8]:
-    """Windows of `size` (H, W) out of `padded` (int8 [B, C, H + 2 pad, W + 2 pad]), mirrored where decided; [B, C, H, W]."""
+    """Windows of each image, mirrored where decided.
+
+    Args:
+        padded: int8 [B, C, H + 2 * pad, W + 2 * pad].
+        size: (H, W).
+        decisions: for the B images.
+
+    Returns:
+        int8 [B, C, H, W].
+    """
     windows = sliding_window_view(padded, size, axis=(2, 3))
     out = windows[np.arange(len(padded)), :, decisions.top, decisions.left]
     flipped = np.flatnonzero(decisions.flipped)

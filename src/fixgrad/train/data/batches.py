@@ -18,7 +18,7 @@ Layout = Literal["NCHW", "NHWC"]
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order in which an epoch visits `count` images, int64 [count]: a permutation from the stream ``order``."""
+    """The order in which an epoch visits `count` images, int64 [count]: a permutation (stream ``order``)."""
     return permutation(count, stream_key(seed, epoch, "order"))
 
 
@@ -27,7 +27,8 @@ class Batch:
     """One batch.
 
     Attributes:
-        codes: int8 [B, C, H, W] (or [B, H, W, C]), C-contiguous; value = code * 2**-frac of the data set's `Normalise`.
+        codes: int8 [B, C, H, W] (or [B, H, W, C]), C-contiguous; value = code * 2**-frac of the data set's
+            `Normalise`.
         labels: int64 [B].
         indices: int64 [B], the places of the images in their set.
     """
@@ -43,8 +44,8 @@ class Batch:
 class Batches:
     """The batches of one pass over a set: a sequence, so that any step can be asked for directly.
 
-    ``batches[step]`` depends on the arguments below and the step alone, which is what makes a resumed run meet the same
-    data; ``batches.from_step(step)`` goes on from there.
+    ``batches[step]`` depends on the arguments below and the step alone, which is what makes a resumed run
+    meet the same data; ``batches.from_step(step)`` goes on from there.
     """
 
     def __init__(
@@ -70,23 +71,25 @@ class Batches:
             epoch: number of the pass, >= 0; with the seed it decides order and augmentation.
             shuffle: visit in `epoch_order`; otherwise in the order of the set.
             augment: crop and flip; None for neither.
-            drop_last: leave out a last batch that is not full. The images left out differ from epoch to epoch.
+            drop_last: leave out a last batch that is not full. The images left out differ from epoch to
+                epoch.
             layout: order of the axes of the codes.
 
         Raises:
-            UsageError: a batch size below 1, or so large that no full batch is left; channels that do not match.
+            UsageError: a batch size below 1, or so large that no full batch is left; channels that do not
+                match.
         """
         if batch_size < 1:
             raise UsageError(f"batch size is {batch_size}: choose 1 or more images")
         if drop_last and batch_size > len(images):
             raise UsageError(
-                f"batch size is {batch_size}, but {images.name} has only {len(images)} {images.split} images: "
+                f"batch size is {batch_size}, but {images.name} has {len(images)} {images.split} images: "
                 f"choose at most {len(images)}"
             )
         if normalise.channels != images.shape[0]:
             raise UsageError(
-                f"{images.name} has images of {images.shape[0]} channels, its normalise has {normalise.channels} means: "
-                "give one for each channel"
+                f"{images.name} has images of {images.shape[0]} channels, but its normalise has "
+                f"{normalise.channels} means: give one for each channel"
             )
         self._set = images
         self._normalise = normalise

@@ -56,7 +56,7 @@ class ImageSet:
         return ImageSet(self.name, split, self.images[indices], self.labels[indices], self.class_names)
 
     def fingerprint(self) -> str:
-        """32 hexadecimal digits of shape, pixels and labels: two copies with the same fingerprint train to the same bits."""
+        """32 hexadecimal digits of shape, pixels and labels: copies that share it train to the same bits."""
         digest = hashlib.blake2b(repr(self.images.shape).encode(), digest_size=16)
         digest.update(np.ascontiguousarray(self.images).data)
         digest.update(self.labels.astype("<i8").data)
@@ -66,7 +66,8 @@ class ImageSet:
         where = f"the {self.split} images of {self.name}"
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise DataError(
-                f"{where} are {self.images.dtype} {list(self.images.shape)}: expected uint8 [n, channels, height, width]"
+                f"{where} are {self.images.dtype} {list(self.images.shape)}: expected uint8 [n, channels, "
+                "height, width]"
             )
         if 0 in self.images.shape:
             raise DataError(f"{where} have shape {list(self.images.shape)}: no side may be 0")
@@ -75,11 +76,13 @@ class ImageSet:
         where = f"the {self.split} labels of {self.name}"
         if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
             raise DataError(
-                f"{where} are {self.labels.dtype} {list(self.labels.shape)}: expected int64 [{len(self.images)}], one an image"
+                f"{where} are {self.labels.dtype} {list(self.labels.shape)}: expected int64 "
+                f"[{len(self.images)}], one for each image"
             )
-        wrong = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))
+        classes = len(self.class_names)
+        wrong = np.flatnonzero((self.labels < 0) | (self.labels >= classes))
         if wrong.size:
+            first = int(wrong[0])
             raise DataError(
-                f"{where}: image {wrong[0]} has label {self.labels[wrong[0]]}, but there are {len(self.class_names)} classes, "
-                f"labelled 0 to {len(self.class_names) - 1}"
+                f"{where}: label {first} is {self.labels[first]}, expected 0 to {classes - 1}: correct it"
             )

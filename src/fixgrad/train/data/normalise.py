@@ -23,8 +23,9 @@ class Normalise:
         mean: the pixel level that becomes code 0, one for each channel, 0 to 255.
         multiplier: 1 to 255.
         shift: bits dropped after the product, 0 to 15.
-        frac: fractional bits of the code: value = code * 2**-frac. With a spread of about 2**frac codes the values have
-            about unit variance, as the usual normalisation (p - mean) / std gives, but without its division.
+        frac: fractional bits of the code: value = code * 2**-frac. With a spread of about 2**frac codes the
+            values have about unit variance, as the usual normalisation (p - mean) / std gives, but without
+            its division.
 
     Raises:
         UsageError: a field out of range.
@@ -37,7 +38,7 @@ class Normalise:
 
     def __post_init__(self) -> None:
         if not self.mean or not all(0 <= level < PIXEL_LEVELS for level in self.mean):
-            raise UsageError(f"normalise mean is {self.mean}: give one pixel level, 0 to 255, for each channel")
+            raise UsageError(f"normalise mean is {self.mean}: give a pixel level, 0 to 255, for each channel")
         if not 1 <= self.multiplier < PIXEL_LEVELS:
             raise UsageError(f"normalise multiplier is {self.multiplier}: choose 1 to 255")
         if not 0 <= self.shift <= 15:
@@ -79,8 +80,9 @@ def _table(normalise: Normalise) -> NDArray[np.int8]:
 def normalise_for(images: NDArray[np.uint8]) -> Normalise:
     """The normalisation of a training set whose statistics nobody has published; integers only.
 
-    The mean of each channel is rounded to a pixel level. The scale is the power of two, from 1/2 to 16, that uses the most
-    of the 8 bits while less than 5 % of the pixels saturate (1/2 never saturates more than the corner of the range).
+    The mean of each channel is rounded to a pixel level. The scale is the power of two, from 1/2 to 16, that
+    uses the most of the 8 bits while less than 5 % of the pixels saturate (1/2 never saturates more than the
+    corner of the range).
 
     Args:
         images: uint8 [n, C, H, W], at least one pixel.
@@ -98,7 +100,7 @@ def normalise_for(images: NDArray[np.uint8]) -> Normalise:
 
 
 def pixel_counts(pixels: NDArray[np.uint8], chunk: int = 4096) -> NDArray[np.int64]:
-    """How often each of the 256 levels occurs, int64 [256]. Counted by chunks of images: bincount widens its input."""
+    """How often each of the 256 levels occurs, int64 [256]. In chunks, since bincount widens its input."""
     counts = np.zeros(PIXEL_LEVELS, np.int64)
     for start in range(0, len(pixels), chunk):
         counts += np.bincount(pixels[start : start + chunk].ravel(), minlength=PIXEL_LEVELS)

@@ -1,12 +1,13 @@
 """A data set as training uses it: a training set, a test set, and how pixels become codes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fixgrad.errors import DataError
+from fixgrad.errors import DataError, UsageError
 from fixgrad.train.data.augment import Augment
 from fixgrad.train.data.batches import Batches, Layout
 from fixgrad.train.data.image_set import ImageSet
 from fixgrad.train.data.normalise import Normalise
+from fixgrad.train.data.split import hold_out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,11 +32,13 @@ class DataSource:
     validation: ImageSet | None = None
 
     def __post_init__(self) -> None:
+        train = self.train
         for other in (self.test, self.validation):
-            if other is not None and (other.shape, other.class_names) != (self.train.shape, self.train.class_names):
+            if other is not None and (other.shape, other.class_names) != (train.shape, train.class_names):
                 raise DataError(
-                    f"{self.name}: the {other.split} images are {list(other.shape)} of {len(other.class_names)} classes, the "
-                    f"train images {list(self.train.shape)} of {len(self.train.class_names)}: both must be the same"
+                    f"{self.name}: the {other.split} images are {list(other.shape)} of "
+                    f"{len(other.class_names)} classes, the training images {list(train.shape)} of "
+                    f"{len(train.class_names)}: make them agree"
                 )
 
     @property
@@ -52,6 +55,26 @@ class DataSource:
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
         return self.train.shape
+
+    def with_validation(self, percent: int) -> "DataSource":
+        """The same with `percent` of the training images (rounded down, at least one) held out for
+        validation.
+
+        The choice depends on the set alone, not on a run's seed; the test set stays untouched for the last
+        word.
+
+        Raises:
+            UsageError: a percentage outside 1 to 90, or a training set too small to share.
+        """
+        if not 1 <= percent <= 90:
+            raise UsageError(f"validation share is {percent} %: choose 1 to 90")
+        count = len(self.train)
+        if count < 2:
+            raise UsageError(f"{self.name} has {count} training image: none can be held out for validation")
+        kept, held = hold_out(count, max(1, count * percent // 100), "split/validation")
+        return replace(
+            self, train=self.train.take(kept, "train"), validation=self.train.take(held, "validation")
+        )
 
     def train_batches(
         self, batch_size: int, *, seed: int, epoch: int, drop_last: bool = True, layout: Layout = "NCHW"
@@ -76,10 +99,12 @@ class DataSource:
         """As `test_batches`, of the images held out for validation.
 
         Raises:
-            DataError: none were held out.
+            UsageError: none were held out.
         """
         if self.validation is None:
-            raise DataError(f"{self.name} was opened without a validation set: ask for a share of the training images")
+            raise UsageError(
+                f"{self.name} has no validation images: open it with a share of the training images"
+            )
         return self._evaluation(self.validation, batch_size, layout)
 
     def _evaluation(self, images: ImageSet, batch_size: int, layout: Layout) -> Batches:
