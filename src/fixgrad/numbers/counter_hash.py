@@ -71,13 +71,13 @@ def hash32(element: int | NDArray[np.integer], key: StreamKey) -> int | NDArray[
     """
     if isinstance(element, int):
         return int(hash32(np.asarray([element & _MASK32], np.uint32), key)[0])
-    a = element.astype(np.uint32) ^ np.uint32(key.low)
+    a = np.atleast_1d(element).astype(np.uint32) ^ np.uint32(key.low)  # scalars would warn that they wrap
     for index, (constant, left, right) in enumerate(HASH_ROUNDS):
         if index == HASH_KEY_ROUND:
             a ^= np.uint32(key.high)
         a = (a + np.uint32(constant)) + (a << np.uint32(left))
         a ^= a >> np.uint32(right)
-    return a
+    return a.reshape(element.shape)
 
 
 def uniform_below(element: NDArray[np.integer], key: StreamKey, bound: int) -> NDArray[np.int64]:

@@ -42,12 +42,16 @@ class Format:
     def __post_init__(self) -> None:
         for name in ("bits", "frac"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
                 raise UsageError(f"format {name} is {value!r}: it must be an integer")
+            object.__setattr__(self, name, int(value))
         if not 2 <= self.bits <= 32:
             raise UsageError(f"format bits is {self.bits}: choose a width from 2 to 32")
-        object.__setattr__(self, "rounding", Rounding(self.rounding))
-        object.__setattr__(self, "overflow", Overflow(self.overflow))
+        for name, modes in (("rounding", Rounding), ("overflow", Overflow)):
+            value = getattr(self, name)
+            if value not in list(modes):
+                raise UsageError(f"format {name} is {value!r}: choose {' or '.join(modes)}")
+            object.__setattr__(self, name, modes(value))
 
     @property
     def max_code(self) -> int:
@@ -84,8 +88,7 @@ class Format:
         Raises:
             DataError: a value is not finite.
         """
-        scaled = np.ldexp(np.asarray(values, np.float64), self.frac)
-        return self.fit(round_real(scaled, self.rounding, random))
+        return self.fit(round_real(np.asarray(values, np.float64), self.frac, self.rounding, random))
 
     def fit(self, codes: NDArray[np.integer]) -> NDArray[np.int64]:
         """Codes brought into range (saturated or wrapped), int64."""

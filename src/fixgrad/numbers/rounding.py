@@ -26,6 +26,8 @@ class Rounding(StrEnum):
 
 def shift_nearest(values: NDArray[np.integer], shift: int) -> NDArray[np.int64]:
     """floor(values / 2**shift + 1/2), int64. `shift` is 0 to 62 and |values| < 2**62."""
+    if not 0 <= shift <= 62:
+        raise UsageError(f"shift is {shift}: a value of 62 bits can be shifted by 0 to 62")
     wide = np.asarray(values, np.int64)
     if shift == 0:
         return wide.copy()
@@ -102,16 +104,19 @@ def bit_length(maximum: int) -> int:
 
 
 def round_real(
-    scaled: NDArray[np.float64], rounding: Rounding, random: NDArray[np.uint32] | None = None
+    values: NDArray[np.float64], frac: int, rounding: Rounding, random: NDArray[np.uint32] | None = None
 ) -> NDArray[np.int64]:
-    """Real values rounded to integers by the same rules as the shifts; magnitudes are clamped to 2**62.
+    """values * 2**frac rounded to integers by the same rules as the shifts; magnitudes are clamped to 2**62.
 
     Raises:
         DataError: a value is not finite.
     """
-    if not np.isfinite(scaled).all():
-        where = np.argwhere(~np.isfinite(np.atleast_1d(scaled)))[0].tolist()
+    if not np.isfinite(values).all():
+        where = np.argwhere(~np.isfinite(np.atleast_1d(values)))[0].tolist()
         raise DataError(f"the value at {where} is not finite: only finite numbers have a fixed-point code")
+    limit = float(1 << 62)
+    with np.errstate(over="ignore"):  # a value that outgrows float64 is clamped like any other large one
+        scaled = np.clip(np.ldexp(values, frac), -limit, limit)
     low = np.floor(scaled)
     fraction = scaled - low
     if rounding is Rounding.NEAREST:
@@ -122,6 +127,5 @@ def round_real(
         # The fraction has up to 53 bits and the hash 32: the value rounds up with probability ceil(f * 2**32)
         # / 2**32, never when f is 0.
         up = random.astype(np.float64) < fraction * 2.0**32
-    limit = float(1 << 62)
-    rounded: NDArray[np.int64] = np.clip(low + up, -limit, limit).astype(np.int64)
+    rounded: NDArray[np.int64] = (low + up).astype(np.int64)
     return rounded
