@@ -111,8 +111,8 @@ def _run(path: Path) -> ModuleType:
 def _siblings_importable(folder: Path) -> Iterator[None]:
     """The file's folder first on the import path while it runs, as for a script; afterwards last.
 
-    It stays because a function may import when it is called; last, so that a user's ``token.py`` cannot take the
-    place of a module that fixgrad or a library has yet to import.
+    It stays because a function may import when it is called; last, so that a user's ``token.py`` cannot take
+    the place of a module that fixgrad or a library has yet to import.
     """
     entry = str(folder)
     sys.path.insert(0, entry)

@@ -37,13 +37,12 @@ NORMALISE = Normalise(mean=(125, 123, 114), multiplier=1, shift=0, frac=INPUT_FR
 AUGMENT = Augment(pad=4, flip=True)
 
 GET_IT = (
-    f"download the 'CIFAR-10 python version' ({ARCHIVE}) from https://www.cs.toronto.edu/~kriz/cifar.html and "
-    "pass its path as --data-dir"
+    f"download the 'CIFAR-10 python version' ({ARCHIVE}) from https://www.cs.toronto.edu/~kriz/cifar.html "
+    "and pass its path as --data-dir"
 )
 AGAIN = f"unpack {ARCHIVE} again"
 
 _IMAGE_FILES = (*TRAIN_FILES, TEST_FILE)
-_RAW_SHAPE = (IMAGES_PER_FILE, math.prod(IMAGE_SHAPE))
 
 
 def open_cifar10(data_dir: Path | None) -> DataSource:
@@ -156,9 +155,10 @@ def _read_batch(raw: bytes, source: str) -> tuple[NDArray[np.uint8], NDArray[np.
     """Pixels uint8 [10000, 3072] and labels int64 [10000] of one file, checked."""
     content = load_plain_pickle(raw, source)
     pixels = _entry(content, "data", source)
-    if not isinstance(pixels, np.ndarray) or pixels.shape != _RAW_SHAPE:
+    rows = (IMAGES_PER_FILE, math.prod(IMAGE_SHAPE))
+    if not isinstance(pixels, np.ndarray) or pixels.shape != rows:
         found = list(pixels.shape) if isinstance(pixels, np.ndarray) else f"a {type(pixels).__name__}"
-        raise DataError(f"{source}: data is {found}, expected uint8 {list(_RAW_SHAPE)}: {AGAIN}")
+        raise DataError(f"{source}: data is {found}, expected uint8 {list(rows)}: {AGAIN}")
     labels = _entry(content, "labels", source)
     if not isinstance(labels, list) or len(labels) != IMAGES_PER_FILE:
         found = (

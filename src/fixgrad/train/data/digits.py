@@ -19,7 +19,7 @@ NORMALISE = Normalise(mean=(5,), multiplier=11, shift=0, frac=INPUT_FRAC)
 
 
 def open_digits() -> DataSource:
-    """1,437 training and 360 test images, always the same. Not augmented: a mirrored digit is another sign."""
+    """1,437 training and 360 test images, always the same. Not augmented: a mirrored digit is none."""
     # Imported here: scikit-learn takes longer to import than the digits take to train an epoch.
     from sklearn.datasets import load_digits
 

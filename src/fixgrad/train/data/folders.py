@@ -5,6 +5,7 @@ Every file is decoded once, cropped to its central square, resized, and kept in 
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def open_folders(root: Path | None, image_size: int | None = None, progress: Pro
     Args:
         root: the folder that holds ``train`` and ``test`` (or ``val``, ``validation``, ``valid``) or, without
             ``train``, the class folders themselves. Where there is no test folder, a fifth of each class is
-            held out, chosen by a hash of the file names: images that are added later move no others across.
+            held out, chosen by a hash of the file names: the same on every machine and in every run.
         image_size: side in pixels, 8 to 1024. By default the smallest side of any image, at most 64.
         progress: called with (files decoded, files in all).
 
@@ -61,7 +62,12 @@ def open_folders(root: Path | None, image_size: int | None = None, progress: Pro
         raise UsageError(f"--data-dir {root} is not a folder: give the one that holds train/CLASS/image.png")
     if image_size is not None and not SMALLEST_SIZE <= image_size <= LARGEST_SIZE:
         raise UsageError(f"--image-size is {image_size}: choose {SMALLEST_SIZE} to {LARGEST_SIZE} pixels")
-    classes, train, test = _list_files(root)
+    try:
+        classes, train, test = _list_files(root)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename} cannot be read ({error.strerror}): check its permissions"
+        ) from error
     files = [*train, *test]
     with ThreadPoolExecutor(_THREADS) as pool:
         headers = list(pool.map(read_header, [file.path for file in files]))
@@ -84,12 +90,12 @@ def _list_files(root: Path) -> tuple[tuple[str, ...], list[LabelledFile], list[L
             raise UsageError(
                 f"{root} has {test_root.name} but no train: put the training images in {root / 'train'}"
             )
-        classes = _class_folders(root)
-        return classes, *_hold_out(root, _labelled(root, classes), len(classes))
-    classes = _class_folders(train_root)
+        classes = _training_classes(root)
+        return classes, *_hold_out(root, _labelled(root, classes))
+    classes = _training_classes(train_root)
     train = _labelled(train_root, classes)
     if test_root is None:
-        return classes, *_hold_out(train_root, train, len(classes))
+        return classes, *_hold_out(train_root, train)
     for name in _class_folders(test_root):
         if name not in classes:
             raise DataError(
@@ -98,12 +104,19 @@ def _list_files(root: Path) -> tuple[tuple[str, ...], list[LabelledFile], list[L
     return classes, train, _labelled(test_root, classes, may_lack=True)
 
 
+def _training_classes(folder: Path) -> tuple[str, ...]:
+    classes = _class_folders(folder)
+    if len(classes) < 2:
+        raise UsageError(
+            f"{folder} has {len(classes)} class folders, training needs two or more: expected "
+            f"{folder}/CLASS/image.png"
+        )
+    return classes
+
+
 def _class_folders(folder: Path) -> tuple[str, ...]:
     """Names of the class folders, sorted: the place of a name is the label."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not names:
-        raise UsageError(f"{folder} has no class folders: expected {folder}/CLASS/image.png")
-    return tuple(names)
+    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."))
 
 
 def _labelled(folder: Path, classes: tuple[str, ...], may_lack: bool = False) -> list[LabelledFile]:
@@ -124,27 +137,22 @@ def _is_image_file(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and path.is_file()
 
 
-def _hold_out(
-    root: Path, files: list[LabelledFile], classes: int
-) -> tuple[list[LabelledFile], list[LabelledFile]]:
+def _hold_out(root: Path, files: list[LabelledFile]) -> tuple[list[LabelledFile], list[LabelledFile]]:
     """Training and test files: of each class, the fifth (rounded down) whose names hash lowest are test."""
-    held: set[LabelledFile] = set()
-    for label in range(classes):
-        ranked = sorted(
-            (file for file in files if file.label == label), key=lambda file: _name_hash(root, file)
-        )
-        held.update(ranked[: len(ranked) // HELD_OUT])
+    held: set[Path] = set()
+    for _label, of_class in groupby(files, key=lambda file: file.label):
+        ranked = sorted((_name_hash(root, file.path), file.path) for file in of_class)
+        held.update(path for _hash, path in ranked[: len(ranked) // HELD_OUT])
     if not held:
         raise DataError(
-            f"{root} has no class of {HELD_OUT} images or more, so none can be held out for testing: add images, "
-            "or make the folders train and test"
+            f"{root} has no class of {HELD_OUT} images or more, so none can be held out for testing: add "
+            "images, or make the folders train and test"
         )
-    return [file for file in files if file not in held], [file for file in files if file in held]
+    return [file for file in files if file.path not in held], [file for file in files if file.path in held]
 
 
-def _name_hash(root: Path, file: LabelledFile) -> tuple[int, str]:
-    name = file.path.relative_to(root).as_posix()
-    return hash32(0, stream_key(0, 0, f"split/{name}")), name
+def _name_hash(root: Path, path: Path) -> int:
+    return hash32(0, stream_key(0, 0, f"split/{path.relative_to(root).as_posix()}"))
 
 
 def _default_size(files: list[LabelledFile], headers: list[Header]) -> int:
@@ -152,8 +160,8 @@ def _default_size(files: list[LabelledFile], headers: list[Header]) -> int:
     size = min(headers[smallest].side, LARGEST_DEFAULT_SIZE)
     if size < SMALLEST_SIZE:
         raise DataError(
-            f"{files[smallest].path} is only {size} pixels wide or high, fewer than {SMALLEST_SIZE}: remove it, "
-            "or choose an --image-size to which it is enlarged"
+            f"{files[smallest].path} is only {size} pixels wide or high, fewer than {SMALLEST_SIZE}: remove "
+            "it, or choose an --image-size to which it is enlarged"
         )
     return size
 

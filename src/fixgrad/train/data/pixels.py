@@ -90,8 +90,8 @@ def _levels(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
     low, high = array.min(), array.max()
     if not (low >= 0 and high <= top):  # so written, NaN is refused too
         raise DataError(
-            f"{where} has {array.dtype} pixels from {low} to {high}, expected 0 to {top}: return the image before "
-            "any normalisation, which is done in integers here"
+            f"{where} has {array.dtype} pixels from {low} to {high}, expected 0 to {top}: return the image "
+            "before any normalisation, which is done in integers here"
         )
     if kind == "f":
         return np.floor(array.astype(np.float64) * _MAX_PIXEL + 0.5).astype(np.uint8)

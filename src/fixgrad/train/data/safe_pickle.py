@@ -88,7 +88,7 @@ class _RecordedType:
 
 
 class _RecordedArray:
-    """Stands for a numpy.ndarray: keeps what the pickle says of it; the array is built once that is checked."""
+    """Stands for a numpy.ndarray: keeps what the pickle says of it, to be checked before it is built."""
 
     __slots__ = ("content", "fortran", "shape", "type")
 
