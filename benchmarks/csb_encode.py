@@ -1,9 +1,9 @@
-"""Time to encode all weights of the talk's VGG-11 (9.75 M) in CSB; prints the median and the spread of the repeats.
+"""Time to encode all weights of the talk's VGG-11 (9.75 M) in CSB: the median and spread of the repeats.
 
     python benchmarks/csb_encode.py [--repeats 20] [--block 32 32] [--seed 1]
 
-Weights are random 8-bit codes without zeros; the masks keep the talk's densities, then all. Time is wall-clock, of the
-encoding alone (weights and masks exist already), of one thread.
+Weights are random 8-bit codes without zeros; the masks keep the talk's densities, then all. Wall-clock time
+of the encoding alone (weights and masks exist already), of one thread.
 """
 
 import argparse
@@ -80,9 +80,8 @@ def main() -> None:
     talk = {name: prune(weight, TALK_DENSITIES[name], layer=name) for name, weight in weights.items()}
     full = {name: Mask.full(weight.shape) for name, weight in weights.items()}
     count = sum(weight.size for weight in weights.values())
-    print(
-        f"VGG-11, {count:,} weights, block {block}, NumPy {np.__version__}, Python {platform.python_version()}"
-    )
+    versions = f"NumPy {np.__version__}, Python {platform.python_version()}"
+    print(f"VGG-11, {count:,} weights, block {block}, {versions}")
     for title, masks in (("talk's densities", talk), ("density 1.0", full), ("no mask (from zeros)", None)):
         encoded = encode(weights, masks, block)
         stored = sum(csb.data.size for csb in encoded)

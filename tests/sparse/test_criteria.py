@@ -119,15 +119,11 @@ def test_unknown_criterion_and_misfitting_mask_are_refused() -> None:
 
 
 @given(
-    weight=hnp.arrays(
-        np.int8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(-3, 3)
-    ),
+    weight=hnp.arrays(np.int8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(-3, 3)),
     density=st.floats(0.01, 1),
     data=st.data(),
 )
 def test_choice_equals_a_full_sort(weight: np.ndarray, density: float, data: st.DataObject) -> None:
     alive = data.draw(hnp.arrays(np.bool_, weight.shape))
-    expected = slowly_pruned(
-        np.abs(weight).ravel().tolist(), keep_count(density, weight.size), alive.ravel().tolist()
-    )
+    expected = slowly_pruned(np.abs(weight).ravel().tolist(), keep_count(density, weight.size), alive.ravel().tolist())
     assert prune(weight, density, Mask(alive)).alive.ravel().tolist() == expected

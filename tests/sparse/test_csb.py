@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -129,9 +130,7 @@ def test_an_explicit_mask_keeps_zeros_and_drops_the_rest() -> None:
         ((9, 9), (4, 4), (3, 3)),
     ],
 )
-def test_ragged_empty_and_small_matrices(
-    shape: tuple[int, int], block: tuple[int, int], grid: tuple[int, int]
-) -> None:
+def test_ragged_empty_and_small_matrices(shape: tuple[int, int], block: tuple[int, int], grid: tuple[int, int]) -> None:
     matrix = np.arange(1, 1 + shape[0] * shape[1], dtype=np.int32).reshape(shape)
     for dense in (matrix, np.zeros_like(matrix)):
         csb = CSB.from_dense(dense, block=block)
@@ -166,9 +165,7 @@ def test_blocks_walk_in_storage_and_in_transposed_order() -> None:
     assert [found for *_, found in csb.T.blocks()] == [found for *_, found in csb.blocks()]
     by_rows = [(row, col) for row in range(3) for col in range(2)]
     assert [(row, col) for row, col, _ in csb.blocks("transposed")] == by_rows
-    assert [(row, col, found) for col, row, found in csb.T.blocks("transposed")] == list(
-        csb.blocks("transposed")
-    )
+    assert [(row, col, found) for col, row, found in csb.T.blocks("transposed")] == list(csb.blocks("transposed"))
     with pytest.raises(CSBError, match="'columns': it is 'storage' or 'transposed'"):
         csb.blocks("columns")  # type: ignore[arg-type]
 
@@ -277,3 +274,19 @@ def test_big_endian_and_strided_input_is_stored_in_native_order() -> None:
 def test_repr_tells_shape_block_and_count() -> None:
     csb = CSB.from_kernels(np.ones((4, 2, 3, 3), dtype=np.int8), block=(2, 2))
     assert repr(csb.T) == "CSB(2 x 4 x 3 x 3, block (2, 2), 8 kernels of int8, transposed view)"
+
+
+def test_vgg11_encodes_in_under_a_second() -> None:
+    """The talk's VGG-11, dense: 9.75 M weights. benchmarks/csb_encode.py measures it."""
+    convs = [(64, 3), (128, 64), (256, 128), (256, 256), (512, 256), (512, 512), (512, 512), (512, 512)]
+    weights = [np.ones((*shape, 3, 3), dtype=np.int8) for shape in convs]
+    matrices = [np.ones(shape, dtype=np.int8) for shape in ((512, 512), (512, 512), (10, 512))]
+    assert sum(weight.size for weight in [*weights, *matrices]) == 9_747_136
+    fastest = float("inf")
+    for _ in range(3):  # a busy machine may delay one of them
+        start = time.perf_counter()
+        found = [CSB.from_kernels(weight, block=(32, 32)) for weight in weights]
+        found += [CSB.from_dense(matrix, block=(32, 32)) for matrix in matrices]
+        fastest = min(fastest, time.perf_counter() - start)
+    assert sum(csb.data.size for csb in found) == 9_747_136
+    assert fastest < 1.0

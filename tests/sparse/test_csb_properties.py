@@ -11,9 +11,7 @@ from fixgrad.sparse import CSB
 EDGES = st.integers(1, 9)
 BLOCKS = st.tuples(EDGES, EDGES)
 VALUES = st.sampled_from([-128, -1, 0, 0, 0, 1, 127])
-MATRICES = hnp.arrays(
-    np.int8, hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=17), elements=VALUES
-)
+MATRICES = hnp.arrays(np.int8, hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=17), elements=VALUES)
 WEIGHTS = hnp.arrays(np.int8, st.tuples(*[st.integers(0, 9)] * 2, *[st.integers(1, 3)] * 2), elements=VALUES)
 
 
@@ -75,15 +73,11 @@ def test_masked_kernels(weight: np.ndarray, block: tuple[int, int], data: st.Dat
 
 
 @given(matrix=MATRICES, block=BLOCKS)
-def test_transposed_view_walks_as_an_encoder_of_the_transpose_would(
-    matrix: np.ndarray, block: tuple[int, int]
-) -> None:
+def test_transposed_view_walks_as_an_encoder_of_the_transpose_would(matrix: np.ndarray, block: tuple[int, int]) -> None:
     """Only the order inside a block differs: that is what the switched coordinates are for."""
     view = CSB.from_dense(matrix, block=block).T
     direct = CSB.from_dense(matrix.T, block=block[::-1])
-    for (row, col, found), (its_row, its_col, its) in zip(
-        view.blocks("transposed"), direct.blocks(), strict=True
-    ):
+    for (row, col, found), (its_row, its_col, its) in zip(view.blocks("transposed"), direct.blocks(), strict=True):
         assert (row, col) == (its_row, its_col)
         mine = zip(view.col_index[found], view.row_index[found], view.data[found], strict=True)
         others = zip(direct.col_index[its], direct.row_index[its], direct.data[its], strict=True)
@@ -92,9 +86,7 @@ def test_transposed_view_walks_as_an_encoder_of_the_transpose_would(
 
 
 @given(weight=WEIGHTS, block=BLOCKS, transposed=st.booleans())
-def test_arrays_come_back_through_every_check(
-    weight: np.ndarray, block: tuple[int, int], transposed: bool
-) -> None:
+def test_arrays_come_back_through_every_check(weight: np.ndarray, block: tuple[int, int], transposed: bool) -> None:
     csb = CSB.from_kernels(weight, block=block)
     csb = csb.T if transposed else csb
     arrays = csb.to_arrays()
@@ -132,15 +124,11 @@ def test_one_block_over_all_is_scipys_csc(matrix: np.ndarray) -> None:
 def test_coordinates_make_scipys_coo(matrix: np.ndarray, block: tuple[int, int]) -> None:
     csb = CSB.from_dense(matrix, block=block)
     for one, dense in ((csb, matrix), (csb.T, matrix.T)):
-        assert np.array_equal(
-            sparse.coo_array((one.data, one.coordinates()), shape=one.shape).toarray(), dense
-        )
+        assert np.array_equal(sparse.coo_array((one.data, one.coordinates()), shape=one.shape).toarray(), dense)
 
 
 @given(grid=st.tuples(st.integers(1, 4), st.integers(1, 4)), block=BLOCKS, data=st.data())
-def test_block_counts_find_scipys_bsr_blocks(
-    grid: tuple[int, int], block: tuple[int, int], data: st.DataObject
-) -> None:
+def test_block_counts_find_scipys_bsr_blocks(grid: tuple[int, int], block: tuple[int, int], data: st.DataObject) -> None:
     shape = (grid[0] * block[0], grid[1] * block[1])
     matrix = data.draw(hnp.arrays(np.int8, shape, elements=VALUES))
     bsr = sparse.bsr_array(matrix, blocksize=block)

@@ -9,10 +9,7 @@ from fixgrad.sparse import TALK_DENSITIES, densities_for
 
 FC = ("fc", False, (10, 32))
 CONV = ("conv", True, (8, 4, 3, 3))
-VGG11 = [
-    (name, name.startswith("conv"), (8, 4, 3, 3) if name.startswith("conv") else (8, 4))
-    for name in TALK_DENSITIES
-]
+VGG11 = [(name, name.startswith("conv"), (8, 4, 3, 3) if name.startswith("conv") else (8, 4)) for name in TALK_DENSITIES]
 
 
 def test_talk_table_is_utilisation_times_peak_over_rate() -> None:
@@ -63,9 +60,7 @@ def test_an_impossible_number_names_layer_value_and_limit(spec: float | str) -> 
 
 @pytest.mark.parametrize("spec", ["tlak", "dens.txt", "", True, None, [0.5]])
 def test_what_is_neither_says_what_may_be_given(spec: object) -> None:
-    with pytest.raises(
-        UsageError, match=r"give 'talk', a number with 0 < density <= 1, or a \.json or \.csv file"
-    ):
+    with pytest.raises(UsageError, match=r"give 'talk', a number with 0 < density <= 1, or a \.json or \.csv file"):
         densities_for(spec, [CONV])  # type: ignore[arg-type]
 
 
@@ -116,9 +111,7 @@ def test_a_file_names_every_layer(name: str, as_path: type, tmp_path: Path) -> N
         ("a.csv", "conv,0.5\nfc,2", r"layer fc: density 2\.0 is not a number with 0 < density <= 1"),
     ],
 )
-def test_a_damaged_file_is_refused_by_name_and_place(
-    name: str, text: str, message: str, tmp_path: Path
-) -> None:
+def test_a_damaged_file_is_refused_by_name_and_place(name: str, text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(DataError, match=message) as refused:

@@ -7,7 +7,7 @@ read alike in normal and in transposed order. See docs/sparse.md.
 from fixgrad.sparse.blocks import BlockGrid
 from fixgrad.sparse.criteria import CRITERIA, keep_count, magnitude_scores, prune
 from fixgrad.sparse.csb import CSB, StorageBytes
-from fixgrad.sparse.densities import TALK_DENSITIES, densities_for
+from fixgrad.sparse.densities import TALK_DENSITIES, DensitySpec, Layer, densities_for
 from fixgrad.sparse.masks import Mask
 from fixgrad.sparse.validation import CSBError
 
@@ -17,6 +17,8 @@ __all__ = [
     "TALK_DENSITIES",
     "BlockGrid",
     "CSBError",
+    "DensitySpec",
+    "Layer",
     "Mask",
     "StorageBytes",
     "densities_for",

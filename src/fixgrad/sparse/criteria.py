@@ -7,6 +7,7 @@ are exact, float scores are added up in one fixed order, and ties go to the lowe
 from collections.abc import Callable, Mapping
 from numbers import Real
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +28,11 @@ def magnitude_scores(weight: Array) -> Array:
     taps = weight.reshape(*weight.shape[:2], int(np.prod(weight.shape[2:])))
     if weight.dtype.kind in "iu":
         _check_sum_fits_int64(weight, taps.shape[2])
-        scores: Array = np.abs(taps.astype(np.int64)).sum(axis=2)
-        return scores
+        return _sum_of_magnitudes(taps, np.dtype(np.int64))
     if weight.dtype.kind == "f":
-        return _sum_of_float_magnitudes(taps)
+        scores = _sum_of_magnitudes(taps, np.dtype(np.float64))
+        _check_no_nan(scores)
+        return scores
     raise DataError(f"weight of dtype {weight.dtype}: the magnitude criterion takes integers or floats")
 
 
@@ -42,16 +44,23 @@ def _check_sum_fits_int64(codes: Array, taps: int) -> None:
         raise DataError(f"weight code of magnitude {largest}: a sum of {taps} such taps leaves int64 (2^63)")
 
 
-def _sum_of_float_magnitudes(taps: Array) -> Array:
-    """One tap after the other: `sum` would choose an order of its own, different from CPU to CPU."""
-    scores = np.zeros(taps.shape[:2], dtype=np.float64)
-    with np.errstate(over="ignore"):  # a sum beyond float64 is infinite, and still the highest
+def _sum_of_magnitudes(taps: Array, dtype: np.dtype[Any]) -> Array:
+    """Sum over the last axis of [out, in, taps], one tap after the other.
+
+    `numpy.sum` adds floats in an order of its own, different from CPU to CPU; and this way only one tap at a time is
+    widened.
+    """
+    scores = np.zeros(taps.shape[:2], dtype=dtype)
+    with np.errstate(over="ignore"):  # a float sum beyond the range is infinite, and still the highest
         for tap in range(taps.shape[2]):
-            scores += np.abs(taps[:, :, tap]).astype(np.float64)
-    if np.isnan(scores).any():
-        out, inp = (int(axis[0]) for axis in np.nonzero(np.isnan(scores)))
-        raise DataError(f"weight[{out}, {inp}] is NaN: it has no magnitude to prune by")
+            scores += np.abs(taps[:, :, tap].astype(dtype))
     return scores
+
+
+def _check_no_nan(scores: Array) -> None:
+    out, inp = np.nonzero(np.isnan(scores))
+    if out.size:
+        raise DataError(f"weight[{out[0]}, {inp[0]}] is NaN: it has no magnitude to prune by")
 
 
 def keep_highest(scores: Array, keep: int, alive: BoolArray) -> BoolArray:

@@ -91,15 +91,11 @@ class CSB:
         """
         dense = numeric("matrix", matrix)
         if dense.ndim != 2:
-            raise CSBError(
-                f"CSB matrix of shape {list(dense.shape)}: it has two axes; see from_kernels for four"
-            )
+            raise CSBError(f"CSB matrix of shape {list(dense.shape)}: it has two axes; see from_kernels for four")
         return cls._encode(dense, block, mask)
 
     @classmethod
-    def from_kernels(
-        cls, weight: Any, mask: Mask | BoolArray | None = None, *, block: tuple[int, int]
-    ) -> Self:
+    def from_kernels(cls, weight: Any, mask: Mask | BoolArray | None = None, *, block: tuple[int, int]) -> Self:
         """Encode a CONV weight [out, in, kh, kw] by 2-D kernels.
 
         Without `mask` a kernel is stored if any of its taps is not 0; with it (bool [out, in]) exactly those

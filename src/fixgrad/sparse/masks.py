@@ -101,6 +101,4 @@ class Mask:
 def check_weight_shape(shape: Sequence[int]) -> None:
     """Raise `DataError` unless `shape` has the axes of an FC weight (2) or of a CONV weight (4)."""
     if len(shape) not in (2, 4):
-        raise DataError(
-            f"weight with {len(shape)} axes {list(shape)}: a mask is for [out, in] or [out, in, kh, kw]"
-        )
+        raise DataError(f"weight with {len(shape)} axes {list(shape)}: a mask is for [out, in] or [out, in, kh, kw]")

@@ -118,9 +118,7 @@ def numeric(name: str, value: Any) -> Array:
     """`value` as an array of integers or of floats of at most 64 bit, in native byte order."""
     array = as_array(name, value)
     if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
-        raise CSBError(
-            f"CSB {name} of dtype {shown_dtype(array)}: integers or floats of up to 64 bit are stored"
-        )
+        raise CSBError(f"CSB {name} of dtype {shown_dtype(array)}: integers or floats of up to 64 bit are stored")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
@@ -151,9 +149,7 @@ def _checked_pointers(block_ptr: Any, blocks: int, elements: int) -> IntArray:
         before = f"block_ptr[{at - 1}] = {pointers[at - 1]}"
         raise CSBError(f"CSB block_ptr[{at}] = {pointers[at]} is below {before}; pointers never decrease")
     if pointers[-1] != elements:
-        raise CSBError(
-            f"CSB block_ptr[{blocks}] = {pointers[-1]}; the last is the length of data, {elements}"
-        )
+        raise CSBError(f"CSB block_ptr[{blocks}] = {pointers[-1]}; the last is the length of data, {elements}")
     return pointers.astype(POINTER_DTYPE)
 
 
@@ -219,7 +215,5 @@ def checked_mask(mask: Mask | Any, shape: tuple[int, ...]) -> BoolArray:
     """An explicit mask for a matrix [rows, cols] or a weight [out, in, kh, kw], as bool [rows, cols]."""
     alive = mask.alive if isinstance(mask, Mask) else as_array("mask", mask)
     if alive.dtype != np.bool_ or alive.shape != shape[:2]:
-        raise CSBError(
-            f"CSB mask of dtype {shown_dtype(alive)}, shape {list(alive.shape)}: it is bool {list(shape[:2])}"
-        )
+        raise CSBError(f"CSB mask of dtype {shown_dtype(alive)}, shape {list(alive.shape)}: it is bool {list(shape[:2])}")
     return alive
