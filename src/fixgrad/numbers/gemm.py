@@ -29,6 +29,8 @@ results are added in float64 (exact below 2**53). That costs a few per cent over
 a float64 GEMM costs twice as much (docs/numbers.md has the measurements).
 """
 
+import itertools
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -183,23 +185,25 @@ def _segments(a: NDArray[np.float32], a_max: int, b_max: int) -> tuple[list[slic
 
 
 @lru_cache
-def is_exact(dtype: np.dtype[Any]) -> bool:
-    """Whether GEMMs in `dtype` are exact up to the limit of its significand here, as the proof supposes.
+def is_exact(dtype: np.dtype[Any], product: Callable[..., NDArray[Any]] = np.matmul) -> bool:
+    """Whether GEMMs in `dtype` (float32 or float64) are as exact as the proof supposes, on this machine.
 
-    The products are odd and of one sign, and the sums end just below 2**24 (float32) or 2**53 (float64):
-    where a single bit is dropped anywhere, some sum is wrong. The shapes reach the kernels for small, tall,
-    wide and large matrices, and the matrix-vector product.
+    The data is of one sign with odd products, and the sums end just below 2**24 or 2**53: where a bit is
+    dropped anywhere, or an intermediate sum saturates, some result is wrong. The shapes reach the kernels for
+    small, tall, wide and large matrices, transposed or not, and the matrix-vector product.
     """
-    left, right, limit = (
-        (127, 127, FLOAT32_LIMIT) if dtype == np.float32 else (2**23 - 1, 2**19 - 1, FLOAT64_LIMIT)
+    limit, operands = (
+        (FLOAT32_LIMIT, ((127, 127), (FLOAT32_LIMIT // _SHORTEST_SEGMENT - 1, 1)))
+        if dtype == np.float32
+        else (FLOAT64_LIMIT, ((2**23 - 1, 2**19 - 1), (FLOAT64_LIMIT - 1, 1)))
     )
-    depth = limit // (left * right)
     shapes = ((1, 1), (1, 96), (96, 1), (3, 5), (16, 16), (130, 70), (257, 33))
-    for rows, columns in shapes:
-        expected = left * right * depth
+    for (left, right), (rows, columns) in itertools.product(operands, shapes):
+        depth = limit // (left * right)
         a, b = np.full((rows, depth), left, dtype), np.full((depth, columns), -right, dtype)
-        products = (a @ b, a @ np.ascontiguousarray(b.T).T, np.ascontiguousarray(a.T).T @ b)
-        if not all((product == -expected).all() for product in products):
+        a_turned, b_turned = np.ascontiguousarray(a.T).T, np.ascontiguousarray(b.T).T
+        results = (product(a, b), product(a, b_turned), product(a_turned, b))
+        if not all((result == -left * right * depth).all() for result in results):
             return False
     return True
 
