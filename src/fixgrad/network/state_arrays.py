@@ -1,0 +1,140 @@
+"""A `State` as named arrays and JSON values, and back: what a checkpoint or another program needs to hold of a run.
+
+The arrays are ``stored/NAME`` and ``momentum/NAME`` (int32, the parameter's shape) and ``mask/NAME`` (bool [out, in], once
+the parameter is pruned). Everything else is small and goes into the JSON values.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fixgrad.errors import DataError
+from fixgrad.network.graph import Network
+from fixgrad.network.scaling import WINDOW, ScaleHistory
+from fixgrad.network.state import Parameter, State
+from fixgrad.network.update import ParameterFormats
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class StateArrays(NamedTuple):
+    """What `state_to_arrays` returns: arrays by name, and a dictionary of JSON values."""
+
+    arrays: Arrays
+    values: dict[str, Any]
+
+
+def state_to_arrays(state: State) -> StateArrays:
+    """The whole of `state`; the arrays are its own, not copies."""
+    arrays: Arrays = {}
+    for name, parameter in state.parameters.items():
+        arrays[f"stored/{name}"] = parameter.stored
+        arrays[f"momentum/{name}"] = parameter.momentum
+        if parameter.mask is not None:
+            arrays[f"mask/{name}"] = parameter.mask
+    values = {
+        "step": state.step,
+        "parameters": {name: _parameter_values(parameter) for name, parameter in state.parameters.items()},
+        "activation_scales": _exponents(state.activation_scales),
+        "error_scales": _exponents(state.error_scales),
+        "overflows": sorted(state.overflows),
+    }
+    return StateArrays(arrays, values)
+
+
+def state_from_arrays(network: Network, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> State:
+    """The state that `state_to_arrays` took apart. The arrays are copied.
+
+    Raises:
+        DataError: an array or a value is missing, or is none that a state of `network` can have.
+    """
+    try:
+        parameters = {
+            name: _parameter(name, shape, arrays, values["parameters"][name])
+            for name, shape in network.parameters.items()
+        }
+        unknown = sorted(set(arrays) - {key for name in parameters for key in _array_names(name)})
+        if unknown:
+            raise DataError(f"array {unknown[0]!r} belongs to no parameter of {network.name}")
+        return State(
+            step=_count("step", values["step"]),
+            parameters=parameters,
+            activation_scales=_histories("activation", values["activation_scales"]),
+            error_scales=_histories("error", values["error_scales"]),
+            overflows=set(map(str, values["overflows"])),
+        )
+    except KeyError as missing:
+        raise DataError(f"the state lacks {missing}") from None
+    except (TypeError, AttributeError) as problem:
+        raise DataError(f"the values of the state are of the wrong kind: {problem}") from None
+
+
+def _array_names(parameter: str) -> tuple[str, str, str]:
+    return f"stored/{parameter}", f"momentum/{parameter}", f"mask/{parameter}"
+
+
+def _parameter_values(parameter: Parameter) -> dict[str, int]:
+    return {
+        **parameter.formats._asdict(),
+        "operand_shift": parameter.operand_shift,
+        "magnitude": parameter.magnitude,
+    }
+
+
+def _parameter(
+    name: str, shape: tuple[int, ...], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
+) -> Parameter:
+    stored, momentum, mask = _array_names(name)
+    formats = ParameterFormats(*(_integer(f"{name}: {field}", values[field]) for field in ParameterFormats._fields))
+    return Parameter(
+        formats=formats,
+        stored=_codes(stored, arrays[stored], shape, formats.stored_bits),
+        momentum=_codes(momentum, arrays[momentum], shape, formats.momentum_bits),
+        operand_shift=_count(f"{name}: operand_shift", values["operand_shift"]),
+        magnitude=_count(f"{name}: magnitude", values["magnitude"]),
+        mask=_mask(mask, arrays[mask], shape) if mask in arrays else None,
+    )
+
+
+def _codes(name: str, array: NDArray[Any], shape: tuple[int, ...], bits: int) -> NDArray[np.int32]:
+    if array.dtype != np.int32 or array.shape != tuple(shape):
+        raise DataError(f"{name} is {array.dtype} {list(array.shape)}: expected int32 {list(shape)}")
+    if not 16 <= bits <= 32:
+        raise DataError(f"{name} is said to have {bits} bits: expected 16 to 32")
+    largest = int(np.abs(array.astype(np.int64)).max(initial=0))
+    if largest >= 1 << (bits - 1):
+        raise DataError(f"{name} holds a code of magnitude {largest}: {bits} bits hold at most {(1 << (bits - 1)) - 1}")
+    return array.copy()
+
+
+def _mask(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    if array.dtype != np.bool_ or array.shape != tuple(shape[:2]):
+        raise DataError(f"{name} is {array.dtype} {list(array.shape)}: expected bool {list(shape[:2])}")
+    return array.copy()
+
+
+def _exponents(histories: Mapping[str, ScaleHistory]) -> dict[str, list[int]]:
+    return {name: list(history.exponents) for name, history in histories.items()}
+
+
+def _histories(kind: str, exponents: Mapping[str, Any]) -> dict[str, ScaleHistory]:
+    found = {}
+    for name, measured in exponents.items():
+        if not isinstance(measured, list) or not 1 <= len(measured) <= WINDOW:
+            raise DataError(f"the {kind} scale of {name} is {measured!r}: expected 1 to {WINDOW} exponents")
+        found[name] = ScaleHistory(tuple(_integer(f"the {kind} scale of {name}", value) for value in measured))
+    return found
+
+
+def _integer(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DataError(f"{name} is {value!r}: expected an integer")
+    return value
+
+
+def _count(name: str, value: object) -> int:
+    if _integer(name, value) < 0:
+        raise DataError(f"{name} is {value!r}: expected 0 or more")
+    return _integer(name, value)

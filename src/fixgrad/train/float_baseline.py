@@ -1,0 +1,198 @@
+"""Float training of the same network, from the same initial weights on the same images in the same order: the baseline.
+
+The update is the one of docs/arithmetic.md in real numbers (the learning rate inside the momentum), so that what is left
+between the two runs is number formats and, where asked for, pruning.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fixgrad.errors import DataError, FixgradError
+from fixgrad.network import Conv2d, Flatten, Layer, Linear, MacLayer, MaxPool2d, Network, Recipe, ReLU
+from fixgrad.network.state_arrays import StateArrays
+from fixgrad.train.trainer import Codes, Masks
+
+
+@dataclass(frozen=True, slots=True)
+class FloatReport:
+    """What a float step tells: floats neither saturate nor overflow here."""
+
+    loss: float
+    correct: int
+    saturated: Mapping[str, float] = field(default_factory=dict)
+    overflows: set[str] = field(default_factory=set)
+
+
+def float_module(network: Network) -> nn.Sequential:
+    """The network as an ordinary module: float32 [batch, channels, height, width] in, logits [batch, classes] out."""
+    modules: dict[str, nn.Module] = {}
+    for layer in network:
+        modules[layer.name] = _module(layer)
+        if isinstance(layer, MacLayer) and layer.relu:
+            modules[f"{layer.name}+relu"] = nn.ReLU()
+    return nn.Sequential(modules)  # type: ignore[arg-type]  # any mapping will do
+
+
+def _module(layer: Layer) -> nn.Module:
+    match layer:
+        case Conv2d(geometry=geometry):
+            return nn.Conv2d(
+                layer.in_channels,
+                layer.filters,
+                layer.kernel,
+                geometry.stride,
+                geometry.padding,
+                geometry.dilation,
+                geometry.groups,
+                layer.bias,
+            )
+        case Linear():
+            return nn.Linear(layer.in_features, layer.out_features, layer.bias)
+        case ReLU():
+            return nn.ReLU()
+        case MaxPool2d():
+            return nn.MaxPool2d(layer.window)
+        case Flatten():
+            return nn.Flatten()
+    raise TypeError(f"{layer.kind} has no module")
+
+
+class FloatTrainer:
+    """Trains the float32 module of a network with the recipe's optimiser.
+
+    Args:
+        network: what to train.
+        weights: initial value of every parameter.
+        recipe: optimiser and schedule; widths and rounding have no meaning here.
+        total_steps: length of the run, for the schedule.
+    """
+
+    def __init__(
+        self, network: Network, weights: Mapping[str, NDArray[Any]], recipe: Recipe, total_steps: int
+    ) -> None:
+        self.network = network
+        self._recipe = recipe
+        self._total_steps = total_steps
+        self._steps = 0
+        module = float_module(network)
+        self._parameters = dict(module.named_parameters())
+        for name, parameter in self._parameters.items():
+            _fill(parameter, weights, name)
+        self._module = module.to(memory_format=torch.channels_last)
+        self._momenta = {name: torch.zeros_like(parameter) for name, parameter in self._parameters.items()}
+        self._masks: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_snapshot(cls, network: Network, saved: StateArrays, recipe: Recipe, total_steps: int) -> "FloatTrainer":
+        """The trainer that made the snapshot.
+
+        Raises:
+            DataError: an array is missing or has another shape.
+        """
+        trainer = cls(network, _under("weight/", saved.arrays), recipe, total_steps)
+        momenta = _under("momentum/", saved.arrays)
+        for name, momentum in trainer._momenta.items():
+            _fill(momentum, momenta, name)
+        trainer._masks = {name: torch.from_numpy(mask.copy()) for name, mask in _under("mask/", saved.arrays).items()}
+        trainer._steps = int(saved.values["step"])
+        return trainer
+
+    def calibrate(self, x: Codes, labels: Codes) -> None:
+        """Floats need no scales."""
+
+    def step(self, x: Codes, labels: Codes) -> FloatReport:
+        """One update on codes [batch, ...] and labels [batch].
+
+        Raises:
+            FixgradError: the loss is no longer a number.
+        """
+        target = torch.from_numpy(np.asarray(labels, np.int64))
+        logits = self._module(self._values(x))
+        loss = F.cross_entropy(logits, target)
+        if not bool(torch.isfinite(loss)):
+            raise FixgradError(f"the loss of step {self._steps} is {float(loss)}: training diverged; lower --lr or raise --warmup")
+        gradients = torch.autograd.grad(loss, list(self._parameters.values()))
+        self._update(dict(zip(self._parameters, gradients, strict=True)))
+        self._steps += 1
+        return FloatReport(float(loss), int((logits.argmax(dim=1) == target).sum()))
+
+    @torch.no_grad()
+    def _update(self, gradients: Mapping[str, Tensor]) -> None:
+        """u <- momentum u + rate (gradient + decay w), w <- w - u, for what is alive."""
+        rate = self._recipe.rate_at(self._steps, self._total_steps)
+        for name, parameter in self._parameters.items():
+            gradient = gradients[name].add(parameter, alpha=self._recipe.weight_decay)
+            if name in self._masks:
+                gradient *= _expanded(self._masks[name], parameter)
+            momentum = self._momenta[name]
+            momentum.mul_(self._recipe.momentum).add_(gradient, alpha=rate)
+            parameter.sub_(momentum)
+
+    @torch.no_grad()
+    def predict(self, x: Codes) -> NDArray[np.float32]:
+        """Logits [batch, classes]."""
+        logits: NDArray[np.float32] = self._module(self._values(x)).numpy()
+        return logits
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """Every weight, float32."""
+        return {name: _array(value) for name, value in self._parameters.items() if name.endswith(".weight")}
+
+    def masks(self) -> dict[str, NDArray[np.bool_]]:
+        """The masks that are set."""
+        return {name: mask.numpy() for name, mask in self._masks.items()}
+
+    @torch.no_grad()
+    def prune(self, masks: Masks) -> None:
+        """Weights and momenta of what is dead become zero."""
+        for name, mask in masks.items():
+            alive = torch.from_numpy(np.array(mask))
+            self._masks[name] = alive & self._masks[name] if name in self._masks else alive
+            parameter = self._parameters[name]
+            for tensor in (parameter, self._momenta[name]):
+                tensor.mul_(_expanded(self._masks[name], parameter))
+
+    def exponents(self) -> dict[str, int]:
+        """Floats have their own."""
+        return {}
+
+    def snapshot(self) -> StateArrays:
+        """Weights, momenta, masks and the step."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, parameter in self._parameters.items():
+            arrays[f"weight/{name}"] = _array(parameter)
+            arrays[f"momentum/{name}"] = _array(self._momenta[name])
+        arrays.update({f"mask/{name}": mask for name, mask in self.masks().items()})
+        return StateArrays(arrays, {"step": self._steps})
+
+    def _values(self, x: Codes) -> Tensor:
+        values = torch.from_numpy(np.ldexp(x.astype(np.float32), -self.network.input_frac))
+        return values.contiguous(memory_format=torch.channels_last)
+
+
+def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _fill(tensor: Tensor, values: Mapping[str, NDArray[Any]], name: str) -> None:
+    if name not in values:
+        raise DataError(f"no value for {name}: expected an array of shape {list(tensor.shape)}")
+    if values[name].shape != tuple(tensor.shape):
+        raise DataError(f"the value of {name} has shape {list(values[name].shape)}: expected {list(tensor.shape)}")
+    with torch.no_grad():
+        tensor.copy_(torch.from_numpy(np.array(values[name])))
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return np.ascontiguousarray(tensor.detach().numpy())
+
+
+def _expanded(mask: Tensor, parameter: Tensor) -> Tensor:
+    return mask.reshape(*mask.shape, *(1,) * (parameter.dim() - 2))

@@ -1,0 +1,151 @@
+"""The training loop: epochs of steps, pruning when its time has come, and a look at the test set after each epoch."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fixgrad.errors import FixgradError
+from fixgrad.train.data import Batches, DataSource
+from fixgrad.train.epoch_tally import EpochTally
+from fixgrad.train.metrics import EpochMetrics
+from fixgrad.train.plan import Plan
+from fixgrad.train.pruning import density_of, macs_kept, magnitude_masks, weights_kept
+from fixgrad.train.trainer import StepReport, Trainer
+
+#: Images in a batch of the evaluation: it changes no result, only the memory.
+EVALUATION_BATCH = 256
+#: A tensor of which this share saturates on average over an epoch holds signs rather than values.
+DIVERGED_SATURATION = 0.5
+
+
+class Watcher(Protocol):
+    """Is told how a run goes."""
+
+    def epoch_begins(self, epoch: int, steps: int) -> None:
+        """Epoch `epoch` (from 1) of `steps` steps begins."""
+
+    def step_done(self, step: int, report: StepReport, images: int, rate: float) -> None:
+        """Update number `step` of the run (from 0) is done."""
+
+    def evaluation_begins(self, batches: int) -> None:
+        """The test set is next."""
+
+    def batch_evaluated(self) -> None:
+        """One batch of it is done."""
+
+    def pruned(self, epoch: int, trainer: Trainer) -> None:
+        """The masks were set after `epoch` epochs."""
+
+    def epoch_done(self, metrics: EpochMetrics, trainer: Trainer) -> None:
+        """The epoch is over."""
+
+
+class TrainingLoop:
+    """Trains by a plan.
+
+    Args:
+        plan: what to do.
+        data: what to do it on.
+        trainer: who does it; after a resume, with the state of the epoch before.
+        watchers: are told.
+    """
+
+    def __init__(self, plan: Plan, data: DataSource, trainer: Trainer, watchers: Sequence[Watcher] = ()) -> None:
+        self._plan = plan
+        self._data = data
+        self._trainer = trainer
+        self._watchers = watchers
+        self._overflows: set[str] = set()
+
+    def calibrate(self) -> None:
+        """Choose the first scales from the first batch of the run."""
+        batch = self._batches(1)[0]
+        self._trainer.calibrate(batch.codes, batch.labels)
+
+    def epochs(self, history: Sequence[EpochMetrics] = ()) -> Iterator[EpochMetrics]:
+        """Train the epochs that follow `history`, and yield the metrics of each as it ends.
+
+        Raises:
+            FixgradError: training diverged.
+        """
+        if history:
+            self._overflows = set(history[-1].overflows)
+        for epoch in range(len(history) + 1, self._plan.epochs + 1):
+            if epoch - 1 == self._plan.prune_epoch:
+                self._prune(epoch - 1)
+            tally = self._train(epoch)
+            correct = self._evaluate()
+            metrics = self._metrics(epoch, tally, correct / len(self._data.test))
+            for watcher in self._watchers:
+                watcher.epoch_done(metrics, self._trainer)
+            yield metrics
+
+    def _batches(self, epoch: int) -> Batches:
+        return self._data.train_batches(self._plan.batch, seed=self._plan.recipe.seed, epoch=epoch - 1)
+
+    def _prune(self, epoch: int) -> None:
+        assert self._plan.densities is not None
+        trainer = self._trainer
+        trainer.prune(magnitude_masks(trainer.weights(), self._plan.densities, trainer.masks()))
+        for watcher in self._watchers:
+            watcher.pruned(epoch, trainer)
+
+    def _train(self, epoch: int) -> EpochTally:
+        plan, tally = self._plan, EpochTally()
+        for watcher in self._watchers:
+            watcher.epoch_begins(epoch, plan.steps_per_epoch)
+        for step, batch in enumerate(self._batches(epoch), start=(epoch - 1) * plan.steps_per_epoch):
+            report = self._trainer.step(batch.codes, batch.labels)
+            tally.add(report, len(batch))
+            rate = plan.recipe.rate_at(step, plan.total_steps)
+            for watcher in self._watchers:
+                watcher.step_done(step, report, len(batch), rate)
+        _refuse_divergence(epoch, tally)
+        return tally
+
+    def _evaluate(self) -> int:
+        """Images of the test set that are right."""
+        batches, correct = self._data.test_batches(EVALUATION_BATCH), 0
+        for watcher in self._watchers:
+            watcher.evaluation_begins(len(batches))
+        for batch in batches:
+            correct += count_correct(self._trainer.predict(batch.codes), batch.labels)
+            for watcher in self._watchers:
+                watcher.batch_evaluated()
+        return correct
+
+    def _metrics(self, epoch: int, tally: EpochTally, test_accuracy: float) -> EpochMetrics:
+        plan, masks = self._plan, self._trainer.masks()
+        saturated, saturation = tally.most_saturated()
+        self._overflows |= tally.overflows
+        done = epoch * plan.steps_per_epoch
+        return EpochMetrics(
+            epoch=epoch,
+            step=done,
+            loss=tally.loss,
+            train_accuracy=tally.accuracy,
+            test_accuracy=test_accuracy,
+            learning_rate=plan.recipe.rate_at(done - 1, plan.total_steps),
+            weights_kept=weights_kept(plan.network, masks),
+            macs_kept=macs_kept(plan.network, masks),
+            saturation=saturation,
+            saturated=saturated,
+            overflows=tuple(sorted(self._overflows)),
+            densities={layer.name: density_of(masks, layer) for layer in plan.network.mac_layers},
+        )
+
+
+def count_correct(logits: NDArray[Any], labels: NDArray[np.integer[Any]]) -> int:
+    """Images whose largest logit (the first of equals) is the label's; logits [batch, classes], labels [batch]."""
+    return int((logits.argmax(axis=1) == labels).sum())
+
+
+def _refuse_divergence(epoch: int, tally: EpochTally) -> None:
+    name, share = tally.most_saturated()
+    if share >= DIVERGED_SATURATION:
+        raise FixgradError(
+            f"training diverged in epoch {epoch}: {100 * share:.0f} % of {name} saturates "
+            f"(limit {100 * DIVERGED_SATURATION:.0f} %); lower --lr or raise --warmup"
+        )

@@ -1,0 +1,102 @@
+"""A run's plan: everything that decides the bits of its checkpoints, and nothing else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from fixgrad.errors import DataError, UsageError
+from fixgrad.network import Network, Recipe
+
+MAX_EPOCHS = 9999  #: what the name of a checkpoint has room for
+
+
+class Arithmetic(StrEnum):
+    """In what numbers a run trains."""
+
+    FIXED = "fixed-point"
+    FLOAT = "float"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is trained, on what, and how. Two runs of equal plans from equal weights end with equal bits.
+
+    Attributes:
+        network: what is trained.
+        arithmetic: fixed point, or the float baseline.
+        recipe: widths, rounding, optimiser and seed. The baseline uses its optimiser and its seed.
+        epochs: passes over the training set, 1 to 9,999.
+        batch: images in a step.
+        steps_per_epoch: full batches in the training set.
+        prune_epoch: epochs that are trained dense before the masks are set; None: never pruned.
+        densities: share of the kernels (CONV) or elements (FC) that each layer keeps; None: never pruned.
+        data: name of the data set.
+        fingerprint: of its pixels and labels, and of what is done with them (`data_fingerprint`).
+
+    Raises:
+        UsageError: a number out of range.
+    """
+
+    network: Network
+    arithmetic: Arithmetic
+    recipe: Recipe
+    epochs: int
+    batch: int
+    steps_per_epoch: int
+    prune_epoch: int | None
+    densities: Mapping[str, float] | None
+    data: str
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.epochs <= MAX_EPOCHS:
+            raise UsageError(f"epochs is {self.epochs}: choose 1 to {MAX_EPOCHS}")
+        if (self.prune_epoch is None) != (self.densities is None):
+            raise UsageError("a prune epoch and a density belong together: give both or neither")
+        if self.prune_epoch is not None and not 0 <= self.prune_epoch < self.epochs:
+            raise UsageError(
+                f"prune epoch is {self.prune_epoch}, but the run has {self.epochs} epochs: choose 0 to {self.epochs - 1}, "
+                "so that something is trained with the masks"
+            )
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the run sets masks."""
+        return self.densities is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary of JSON values from which `from_dict` makes an equal plan."""
+        return {
+            "network": self.network.to_dict(),
+            "arithmetic": str(self.arithmetic),
+            "recipe": self.recipe.to_dict(),
+            "epochs": self.epochs,
+            "batch": self.batch,
+            "steps_per_epoch": self.steps_per_epoch,
+            "prune_epoch": self.prune_epoch,
+            "densities": None if self.densities is None else dict(self.densities),
+            "data": self.data,
+            "fingerprint": self.fingerprint,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Plan":
+        """The plan that `to_dict` wrote.
+
+        Raises:
+            DataError: it is none.
+        """
+        try:
+            values = dict(fields)
+            values["network"] = Network.from_dict(values["network"])
+            values["recipe"] = Recipe.from_dict(values["recipe"])
+            values["arithmetic"] = Arithmetic(values["arithmetic"])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as problem:
+            raise DataError(f"the plan of the run cannot be read: {problem}") from None
