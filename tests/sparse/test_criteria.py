@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from fixgrad.errors import DataError, UsageError
 from fixgrad.sparse import Mask, keep_count, magnitude_scores, prune
+from fixgrad.sparse.criteria import keep_highest
 
 
 def slowly_pruned(scores: list[int], keep: int, alive: list[bool]) -> list[bool]:
@@ -71,6 +72,13 @@ def test_ties_go_to_the_lowest_linear_index() -> None:
     weight = np.full((2, 4), 5, dtype=np.int8)
     weight[1, 1] = 6
     assert prune(weight, 3 / 8).alive.tolist() == [[True, True, False, False], [False, True, False, False]]
+
+
+def test_ties_do_not_depend_on_how_the_arrays_lie_in_memory() -> None:
+    scores, alive = np.full((3, 4), 7), np.arange(12).reshape(3, 4) % 2 == 1
+    expected = keep_highest(scores, 4, alive)
+    assert np.flatnonzero(expected).tolist() == [1, 3, 5, 7]
+    assert np.array_equal(keep_highest(np.asfortranarray(scores), 4, np.asfortranarray(alive)), expected)
 
 
 @pytest.mark.parametrize(

@@ -69,17 +69,16 @@ def keep_highest(scores: Array, keep: int, alive: BoolArray) -> BoolArray:
     `scores` and `alive` are [out, in], without NaN. What is dead stays dead; where no more than `keep` are
     alive, all of them stay. Linear time: no full sort.
     """
-    candidates = np.flatnonzero(alive)
-    if candidates.size <= keep:
+    pool = scores[alive]
+    if pool.size <= keep:
         return alive.copy()
-    of_alive = scores.reshape(-1)[candidates]
-    threshold = np.partition(of_alive, of_alive.size - keep)[of_alive.size - keep]
-    above = candidates[of_alive > threshold]
-    tied = candidates[of_alive == threshold][: keep - above.size]
-    kept = np.zeros(alive.size, dtype=np.bool_)
-    kept[above] = True
-    kept[tied] = True
-    return kept.reshape(alive.shape)
+    lowest_kept = pool.size - keep
+    pool.partition(lowest_kept)
+    threshold = pool[lowest_kept]
+    kept: BoolArray = alive & (scores > threshold)
+    tied = np.flatnonzero(alive & (scores == threshold))
+    kept.flat[tied[: keep - np.count_nonzero(kept)]] = True
+    return kept
 
 
 CRITERIA: Mapping[str, Callable[[Array], Array]] = MappingProxyType({"magnitude": magnitude_scores})
