@@ -169,7 +169,9 @@ def layer_from_dict(fields: Mapping[str, Any]) -> Layer:
         if name in values:
             values[name] = tuple(values[name])
     if "geometry" in values:
-        geometry = {key: tuple(v) if isinstance(v, list) else v for key, v in values["geometry"].items()}
+        geometry: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values["geometry"].items()
+        }
         values["geometry"] = ConvGeometry(**geometry)
     try:
         return LAYER_KINDS[kind](**values)

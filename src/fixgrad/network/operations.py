@@ -67,7 +67,8 @@ def pool_windows(x: Codes, window: tuple[int, int]) -> Codes:
 
 def pool_forward(x: Codes, window: tuple[int, int]) -> Codes:
     """Maximum of each window."""
-    return pool_windows(x, window).max(axis=-1)
+    maxima: Codes = pool_windows(x, window).max(axis=-1)
+    return maxima
 
 
 def pool_backward(x: Codes, dy: Codes, window: tuple[int, int]) -> Codes:

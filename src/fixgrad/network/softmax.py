@@ -44,7 +44,8 @@ def loss_gradient(logits: NDArray[np.integer], frac: int, labels: NDArray[np.int
     total = powers.sum(axis=1, keepdims=True)
     error = ((powers << ERROR_FRAC) + total // 2) // total
     error[np.arange(len(labels)), labels] -= 1 << ERROR_FRAC
-    return np.clip(error, -(1 << ERROR_FRAC) + 1, (1 << ERROR_FRAC) - 1)
+    clipped: NDArray[np.int64] = np.clip(error, -(1 << ERROR_FRAC) + 1, (1 << ERROR_FRAC) - 1)
+    return clipped
 
 
 def mean_loss(logits: NDArray[np.integer], frac: int, labels: NDArray[np.integer]) -> float:

@@ -67,6 +67,7 @@ class Parameter:
             raise DataError(f"the mask has shape {mask.shape}: the parameter needs {self.stored.shape[:2]}")
         self.mask = mask.copy() if self.mask is None else self.mask & mask
         live = self.expanded_mask()
+        assert live is not None
         self.stored = np.where(live, self.stored, 0).astype(np.int32)
         self.momentum = np.where(live, self.momentum, 0).astype(np.int32)
 
