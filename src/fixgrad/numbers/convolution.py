@@ -58,12 +58,8 @@ class ConvGeometry:
     def __post_init__(self) -> None:
         for name, least in (("stride", 1), ("padding", 0), ("dilation", 1)):
             pair = getattr(self, name)
-            if not (
-                isinstance(pair, tuple) and len(pair) == 2 and all(_is_count(value, least) for value in pair)
-            ):
-                raise UsageError(
-                    f"convolution {name} is {pair!r}: give two integers >= {least}, (vertical, horizontal)"
-                )
+            if not (isinstance(pair, tuple) and len(pair) == 2 and all(_is_count(value, least) for value in pair)):
+                raise UsageError(f"convolution {name} is {pair!r}: give two integers >= {least}, (vertical, horizontal)")
         if not _is_count(self.groups, 1):
             raise UsageError(f"convolution groups is {self.groups!r}: give an integer >= 1")
 
@@ -140,9 +136,7 @@ def conv_weight_gradient_reference(
     return wrap32(dw)
 
 
-def conv_forward(
-    x: NDArray[np.integer], w: NDArray[np.integer], geometry: ConvGeometry = UNIT_GEOMETRY
-) -> Accumulated:
+def conv_forward(x: NDArray[np.integer], w: NDArray[np.integer], geometry: ConvGeometry = UNIT_GEOMETRY) -> Accumulated:
     """FF: the accumulators of a convolution. y = W * im2col(x), tile by tile of images and output rows.
 
     Args:
@@ -162,10 +156,8 @@ def conv_forward(
     y = np.empty((conv.batch, conv.outputs, *conv.output_size), np.int32)
     overflow = False
     for images, rows in conv.tiles():
-        columns = conv.im2col(x[images], rows, x_max)
-        tile = accumulated(exact_sums(weights, columns, w_max, x_max))
-        pixels = tile.values.reshape(conv.outputs, rows.stop - rows.start, conv.output_size[1], -1)
-        y[images, :, rows] = pixels.transpose(3, 0, 1, 2)
+        tile = accumulated(exact_sums(weights, conv.im2col(x[images], rows, x_max), w_max, x_max))
+        y[images, :, rows] = tile.values.reshape(conv.output_shape(images, rows)).transpose(3, 0, 1, 2)
         overflow |= tile.overflow
     return Accumulated(y, overflow)
 
@@ -199,8 +191,8 @@ def conv_input_gradient(
     for images in conv.image_tiles():
         sums = np.zeros(conv.padded_shape(images), _sum_type(bound))
         for rows in conv.row_tiles():
-            products = exact_sums(transposed, conv.pixel_matrix(dy[images], rows, dy_max), w_max, dy_max)
-            conv.add_col2im(sums, products.values, rows)
+            errors = conv.pixel_matrix(dy[images], rows, dy_max)
+            conv.add_col2im(sums, exact_sums(transposed, errors, w_max, dy_max).values, rows)
         tile = accumulated(ExactSums(conv.without_padding(sums), bound))
         dx[images] = tile.values.transpose(3, 0, 1, 2)
         overflow |= tile.overflow
@@ -229,13 +221,13 @@ def conv_weight_gradient(
     """
     conv = _Convolution.of_weight_gradient(x, dy, kernel_size, geometry)
     x_max, dy_max = conv.check_sums("WG", x, dy)
-    dw = np.zeros((conv.outputs, conv.group_inputs, *conv.kernel_size), np.int64)
+    bound = conv.terms("WG") * x_max * dy_max
+    dw: NDArray[Any] = np.zeros((conv.outputs, conv.group_inputs, *conv.kernel_size), _sum_type(bound))
     for images, rows in conv.tiles():
-        columns = conv.im2col(x[images], rows, x_max)
-        pixels = conv.pixel_matrix(dy[images], rows, dy_max)
-        products = exact_sums(pixels, columns.swapaxes(1, 2), dy_max, x_max)
-        dw += products.values.astype(np.int64).reshape(dw.shape)
-    return wrap32(dw)
+        errors = conv.pixel_matrix(dy[images], rows, dy_max)
+        products = exact_sums(errors, conv.im2col(x[images], rows, x_max).swapaxes(1, 2), dy_max, x_max)
+        dw += products.values.astype(dw.dtype, copy=False).reshape(dw.shape)
+    return accumulated(ExactSums(dw, bound))
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,9 +268,7 @@ class _Convolution:
         channels, (kh, kw) = w.shape[1] * geometry.groups, w.shape[2:]
         _check_channels(channels, outputs, geometry.groups)
         if w.shape[0] != outputs:
-            raise UsageError(
-                f"weights {w.shape} have {w.shape[0]} output channels: the error {dy.shape} has {outputs}"
-            )
+            raise UsageError(f"weights {w.shape} have {w.shape[0]} output channels: the error {dy.shape} has {outputs}")
         conv = cls(
             batch,
             channels,
@@ -299,9 +289,7 @@ class _Convolution:
         (batch, channels, height, width), outputs = x.shape, dy.shape[1]
         _check_channels(channels, outputs, geometry.groups)
         if dy.shape[0] != batch:
-            raise UsageError(
-                f"the error {dy.shape} is of {dy.shape[0]} images: the input {x.shape} has {batch}"
-            )
+            raise UsageError(f"the error {dy.shape} is of {dy.shape[0]} images: the input {x.shape} has {batch}")
         size = geometry.output_size(height, width, *kernel_size)
         conv = cls(batch, channels, outputs, (height, width), kernel_size, size, geometry)
         conv._check_error_size(dy)
@@ -318,7 +306,7 @@ class _Convolution:
     @property
     def group_taps(self) -> int:
         """Products of one output: rows of im2col in a group."""
-        return self.group_inputs * self.kernel_size[0] * self.kernel_size[1]
+        return self.group_inputs * prod(self.kernel_size)
 
     def check_sums(self, phase: str, a: NDArray[Any], b: NDArray[Any]) -> tuple[int, int]:
         """Magnitudes of the operands.
@@ -326,15 +314,17 @@ class _Convolution:
         Raises:
             UsageError: their sums may not fit into 63 bits.
         """
-        kernel = self.kernel_size[0] * self.kernel_size[1]
-        terms = {
-            "FF": self.group_taps,
-            "NG": self.group_outputs * kernel,
-            "WG": self.batch * self.output_size[0] * self.output_size[1],
-        }[phase]
         a_max, b_max = magnitude(a), magnitude(b)
-        check_int64(terms, a_max, b_max)
+        check_int64(self.terms(phase), a_max, b_max)
         return a_max, b_max
+
+    def terms(self, phase: str) -> int:
+        """Products in a sum of FF, NG or WG, at most."""
+        return {
+            "FF": self.group_taps,
+            "NG": self.group_outputs * prod(self.kernel_size),
+            "WG": self.batch * prod(self.output_size),
+        }[phase]
 
     def meetings(self) -> Iterator[tuple[int, int, int, int, int, int]]:
         """Each output pixel (i, j), tap (u, v), and the pixel (r, q) inside the image that they meet."""
@@ -383,9 +373,7 @@ class _Convolution:
     def im2col(self, x: NDArray[Any], rows: slice, x_max: int) -> NDArray[Any]:
         """[groups, taps, pixels] of x [images, C, H, W]: what each tap sees at each pixel of the rows."""
         (kh, kw), (dh, dw), (sh, sw) = self.kernel_size, self.geometry.dilation, self.geometry.stride
-        windows = sliding_window_view(
-            self._patch(x, rows, x_max), (dh * (kh - 1) + 1, dw * (kw - 1) + 1), axis=(1, 2)
-        )
+        windows = sliding_window_view(self._patch(x, rows, x_max), (dh * (kh - 1) + 1, dw * (kw - 1) + 1), axis=(1, 2))
         taps = windows[:, ::sh, ::sw, :, ::dh, ::dw].transpose(0, 4, 5, 1, 2, 3)
         return taps.reshape(self.geometry.groups, self.group_taps, prod(taps.shape[3:]))
 
@@ -402,6 +390,10 @@ class _Convolution:
         inside = patch[:, first - top : last - top, pw : pw + columns]
         inside[...] = x[:, :, first:last, :columns].transpose(1, 2, 3, 0)
         return patch
+
+    def output_shape(self, images: slice, rows: slice) -> tuple[int, int, int, int]:
+        """[O, rows, OW, images]."""
+        return self.outputs, rows.stop - rows.start, self.output_size[1], images.stop - images.start
 
     def padded_shape(self, images: slice) -> tuple[int, int, int, int]:
         """[C, H + 2*ph, W + 2*pw, images]."""
@@ -425,16 +417,16 @@ class _Convolution:
 
     def input_gradient_bound(self, transposed: NDArray[Any], dy_max: int) -> int:
         """Largest possible |dx|: the L1 norm of all weights of an input channel, times dy_max."""
-        shape = (self.channels, self.kernel_size[0] * self.kernel_size[1] * self.group_outputs)
+        shape = (self.channels, self.terms("NG"))
         norms = np.abs(transposed).reshape(shape).sum(axis=1, dtype=np.float64)
         # Float64 sums of integers are exact below 2**53; beyond, this is not the bound that decides.
         return int(norms.max(initial=0.0)) * dy_max
 
     def _elements_of(self, rows: int) -> int:
-        """Buffers of that many output rows of an image: im2col, its input, and the output twice."""
-        padded = self.padded_shape(slice(0, 1))
+        """Buffers for that many output rows of an image: im2col, and input and output twice."""
+        padded = prod(self.padded_shape(slice(0, 1)))
         pixels = rows * self.output_size[1]
-        return max(1, prod(padded) + pixels * (self.channels * prod(self.kernel_size) + 2 * self.outputs))
+        return max(1, 2 * padded + pixels * (self.channels * prod(self.kernel_size) + 2 * self.outputs))
 
     def _check_error_size(self, dy: NDArray[Any]) -> None:
         if dy.shape[2:] != self.output_size:
@@ -460,9 +452,7 @@ def _sum_type(bound: int) -> type[np.float32] | type[np.int32] | type[np.int64]:
 def _check_codes(**operands: NDArray[Any]) -> None:
     for name, operand in operands.items():
         if not np.issubdtype(operand.dtype, np.integer):
-            raise UsageError(
-                f"{name} of a convolution is {operand.dtype}: pass integer codes (Format.encode)"
-            )
+            raise UsageError(f"{name} of a convolution is {operand.dtype}: pass integer codes (Format.encode)")
         if operand.ndim != 4:
             raise UsageError(f"{name} of a convolution has shape {operand.shape}: it must have 4 dimensions")
 
@@ -470,6 +460,4 @@ def _check_codes(**operands: NDArray[Any]) -> None:
 def _check_channels(channels: int, outputs: int, groups: int) -> None:
     for name, count in (("input", channels), ("output", outputs)):
         if count % groups:
-            raise UsageError(
-                f"{count} {name} channels cannot be cut into {groups} groups: choose a divisor of {count}"
-            )
+            raise UsageError(f"{count} {name} channels cannot be cut into {groups} groups: choose a divisor of {count}")

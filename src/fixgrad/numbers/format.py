@@ -76,9 +76,7 @@ class Format:
         """Values of the codes, float64, exact."""
         return np.ldexp(np.asarray(codes, np.float64), -self.frac)
 
-    def encode(
-        self, values: NDArray[np.floating], random: NDArray[np.uint32] | None = None
-    ) -> NDArray[np.int64]:
+    def encode(self, values: NDArray[np.floating], random: NDArray[np.uint32] | None = None) -> NDArray[np.int64]:
         """Codes (int64) of real values, rounded and brought into range as the format says.
 
         Args:

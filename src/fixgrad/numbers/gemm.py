@@ -115,13 +115,9 @@ def exact_sums(a: NDArray[Any], b: NDArray[Any], a_max: int, b_max: int) -> Exac
         return ExactSums(np.zeros(shape, np.float32), 0)
     if bound <= FLOAT64_LIMIT:
         if product * min(depth, _SHORTEST_SEGMENT) <= FLOAT32_LIMIT and is_exact(np.dtype(np.float32)):
-            return _float32_sums(
-                a.astype(np.float32, copy=False), b.astype(np.float32, copy=False), a_max, b_max
-            )
+            return _float32_sums(a.astype(np.float32, copy=False), b.astype(np.float32, copy=False), a_max, b_max)
         if is_exact(np.dtype(np.float64)):
-            return ExactSums(
-                np.matmul(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)), bound
-            )
+            return ExactSums(np.matmul(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)), bound)
     check_int64(depth, a_max, b_max)
     return ExactSums(_int64_matmul(a, b), bound)
 
@@ -216,13 +212,9 @@ def _int64_matmul(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.int64]:
 def _check(a: NDArray[Any], b: NDArray[Any]) -> None:
     for name, operand in (("left", a), ("right", b)):
         if not np.issubdtype(operand.dtype, np.integer):
-            raise UsageError(
-                f"the {name} operand of a product is {operand.dtype}: pass integer codes (Format.encode)"
-            )
+            raise UsageError(f"the {name} operand of a product is {operand.dtype}: pass integer codes (Format.encode)")
         if operand.ndim < 2:
-            raise UsageError(
-                f"the {name} operand of a product has shape {operand.shape}: it must be a matrix"
-            )
+            raise UsageError(f"the {name} operand of a product has shape {operand.shape}: it must be a matrix")
     if a.shape[-1] != b.shape[-2]:
         raise UsageError(
             f"a product of {a.shape} and {b.shape}: the left has {a.shape[-1]} columns, the right "
@@ -231,6 +223,4 @@ def _check(a: NDArray[Any], b: NDArray[Any]) -> None:
     try:
         np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
-        raise UsageError(
-            f"a product of {a.shape} and {b.shape}: the leading dimensions do not broadcast"
-        ) from None
+        raise UsageError(f"a product of {a.shape} and {b.shape}: the leading dimensions do not broadcast") from None

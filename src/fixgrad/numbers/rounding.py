@@ -34,9 +34,7 @@ def shift_nearest(values: NDArray[np.integer], shift: int) -> NDArray[np.int64]:
     return (wide + np.int64(1 << (shift - 1))) >> np.int64(shift)
 
 
-def shift_stochastic(
-    values: NDArray[np.integer], shift: int, random: NDArray[np.uint32]
-) -> NDArray[np.int64]:
+def shift_stochastic(values: NDArray[np.integer], shift: int, random: NDArray[np.uint32]) -> NDArray[np.int64]:
     """floor(values / 2**shift + r / 2**shift), int64, where r is the top `shift` bits of `random`; `shift` is
     0 to 31."""
     wide = np.asarray(values, np.int64)
