@@ -126,7 +126,9 @@ class Batches:
     def _codes(self, indices: NDArray[np.int64]) -> NDArray[np.int8]:
         pixels = self._set.images[indices]
         augment = self._augment
-        codes = self._normalise.codes(pixels) if augment is None else self._augmented(pixels, indices, augment)
+        codes = (
+            self._normalise.codes(pixels) if augment is None else self._augmented(pixels, indices, augment)
+        )
         return np.ascontiguousarray(codes.transpose(0, 2, 3, 1)) if self._layout == "NHWC" else codes
 
     def _augmented(

@@ -108,7 +108,10 @@ def _read_archive(path: Path) -> dict[str, bytes]:
         with tarfile.open(path, "r:*") as archive:
             found = _read_members(archive, path)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise DataError(f"{path} is not a complete tar archive ({error}): {GET_IT}") from error
+        reason = str(error).partition(":")[
+            0
+        ]  # tarfile lists every kind of archive that it tried, a line each
+        raise DataError(f"{path} is not a complete tar archive ({reason}): {GET_IT}") from error
     missing = [name for name in _IMAGE_FILES if name not in found]
     if missing:
         raise DataError(f"{path} does not hold {FOLDER}/{missing[0]}, so it is not {ARCHIVE}: {GET_IT}")
