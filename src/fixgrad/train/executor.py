@@ -1,0 +1,434 @@
+"""The training step in PyTorch: bit for bit that of `fixgrad.network.reference`, at the speed of 8-bit hardware."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fixgrad.errors import DataError, UsageError
+from fixgrad.network.graph import INPUT, Network
+from fixgrad.network.layers import MacLayer
+from fixgrad.network.recipe import OPERAND_BITS, Recipe
+from fixgrad.network.reference import finish_step
+from fixgrad.network.scaling import ScaleHistory
+from fixgrad.network.softmax import ERROR_FRAC, loss_gradient, mean_loss
+from fixgrad.network.state import State
+from fixgrad.network.step_table import (
+    StepTable,
+    accumulator_scale,
+    error_scales,
+    forward_scales,
+    needs_input_error,
+    step_table,
+)
+from fixgrad.network.trace import Trace
+from fixgrad.numbers import Rounding, bit_length
+from fixgrad.train.kernels.choice import choose_kernels
+from fixgrad.train.kernels.convolution import Tile
+from fixgrad.train.kernels.gemm import LARGEST_CODE
+from fixgrad.train.kernels.pointwise import Measured, Placement
+from fixgrad.train.layers import IntegerParameter, MacModule, PassModule, build_layer
+from fixgrad.train.layers.parameter import channels_first
+
+Tiles = Callable[[], Iterator[Tile]]
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What a step measured. The names are those of `fixgrad.network.Trace`.
+
+    Attributes:
+        loss: mean cross-entropy of the batch, in nats.
+        correct: images whose largest logit is the label's.
+        saturated: share of saturated elements of each requantised tensor: ``activation/conv1``, ``error/conv1``.
+        overflows: accumulators that left 32 bits in this step: ``conv1/ff``.
+        forward_bits, error_bits: (bits of the largest accumulator, its fractional bits) of each requantised tensor.
+        trace: every tensor of the step, where it was asked for.
+    """
+
+    loss: float
+    correct: int
+    saturated: dict[str, float]
+    overflows: set[str]
+    forward_bits: dict[str, tuple[int, int]]
+    error_bits: dict[str, tuple[int, int]]
+    trace: Trace | None = None
+
+
+class _Requantised(NamedTuple):
+    """What was seen of one requantised tensor: bits and scale of its accumulators, share that saturated, overflow."""
+
+    bits: tuple[int, int]
+    saturated: float
+    overflow: bool
+
+
+class _Measurement(NamedTuple):
+    """The measurement of one requantised tensor, on its device, with the scale of its accumulators and its elements."""
+
+    measured: Measured
+    frac: int
+    elements: int
+
+    def on_host(self) -> _Requantised:
+        seen = self.measured.read()
+        bits = bit_length(seen.largest), self.frac
+        return _Requantised(bits, seen.saturated / self.elements, seen.overflow)
+
+
+@dataclass(slots=True)
+class _Pass:
+    """Tensors of one pass that are still needed (or all of them, where `keep` says so), and what was measured."""
+
+    keep: bool
+    batch: int
+    activations: dict[str, Tensor] = field(default_factory=dict)
+    fracs: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, Tensor] = field(default_factory=dict)
+    error_fracs: dict[str, int] = field(default_factory=dict)
+    gradients: dict[str, NDArray[np.integer]] = field(default_factory=dict)
+    forward: dict[str, "_Measurement"] = field(default_factory=dict)
+    backward: dict[str, "_Measurement"] = field(default_factory=dict)
+    overflows: dict[str, list[Tensor]] = field(default_factory=dict)
+    loss: float = 0.0
+    correct: int = 0
+
+    def note_overflow(self, name: str, flag: Tensor | None) -> None:
+        if flag is not None:
+            self.overflows.setdefault(name, []).append(flag)
+
+    def report(self) -> Trace:
+        """What was measured, and the tensors where they were kept, with channels first."""
+        forward = {name: seen.on_host() for name, seen in self.forward.items()}
+        backward = {name: seen.on_host() for name, seen in self.backward.items()}
+        overflows = {name for name, flags in self.overflows.items() if any(bool(flag) for flag in flags)}
+        overflows |= {f"{name}/ff" for name, seen in forward.items() if seen.overflow}
+        saturated = {f"activation/{name}": seen.saturated for name, seen in forward.items()}
+        saturated |= {f"error/{name}": seen.saturated for name, seen in backward.items()}
+        return Trace(
+            activations=_to_numpy(self.activations) if self.keep else {},
+            fracs=self.fracs,
+            errors=_to_numpy(self.errors) if self.keep else {},
+            error_fracs=self.error_fracs,
+            gradients=self.gradients,
+            forward_bits={name: seen.bits for name, seen in forward.items()},
+            error_bits={name: seen.bits for name, seen in backward.items()},
+            saturated=saturated,
+            overflows=overflows,
+            loss=self.loss,
+            correct=self.correct,
+        )
+
+
+class TorchExecutor(nn.Module):
+    """Trains a network step by step, with the verbs and the bits of `fixgrad.network.reference.ReferenceExecutor`.
+
+    All integers of the run are buffers of this module, so that `to()` moves them and `state_dict()` holds them.
+
+    Args:
+        network: what to train.
+        state: is copied; see `to_state` for the way back. `calibrate` must run once before the first step.
+        recipe: formats, rounding and constants.
+        total_steps: length of the run, for the schedule.
+        device: where to compute.
+        path: of integer products: ``"auto"``, ``"int8"``, ``"fp32"`` or ``"fp64"``. All give the same bits.
+
+    Raises:
+        UsageError: an unknown path, or codes wider than 8 bits between two layers with weights.
+        FixgradError: the path is not exact on this machine.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        state: State,
+        recipe: Recipe,
+        total_steps: int,
+        device: str | torch.device = "cpu",
+        path: str = "auto",
+    ) -> None:
+        super().__init__()
+        _check_widths(network)
+        self.network = network
+        self.recipe = recipe
+        self.total_steps = total_steps
+        self._wanted_path = path
+        device = torch.device(device)
+        self.kernels = choose_kernels(device, path)
+        self.layers = nn.ModuleList(build_layer(layer, state, self.kernels, device) for layer in network)
+        parameters = {name: parameter.host for name, parameter in self._parameters_by_name().items()}
+        self._host = State(
+            state.step, parameters, dict(state.activation_scales), dict(state.error_scales), set(state.overflows)
+        )
+
+    @property
+    def steps_done(self) -> int:
+        """The number of updates done."""
+        return self._host.step
+
+    @property
+    def device(self) -> torch.device:
+        """Where the integers lie."""
+        return next(self.buffers()).device
+
+    def calibrate(self, x: Any, labels: Any, *, nhwc: bool = False) -> None:
+        """Fill the empty scale histories from one batch, layer by layer: forward, loss, backward. Nothing is updated."""
+        run = self._forward(self._input(x, nhwc), _Pass(False, len(x)), inference=False)
+        self._loss(run, self._labels(labels, len(x)))
+        self._backward(run, None)
+
+    def predict(self, x: Any, *, nhwc: bool = False) -> Tensor:
+        """Logit codes [batch, classes], int32 (int8 for logits of 8 bits), with the scales in force."""
+        return self._forward(self._input(x, nhwc), _Pass(False, len(x)), inference=True).activations[self.network.logits]
+
+    def step(self, x: Any, labels: Any, *, nhwc: bool = False, trace: bool = False) -> StepReport:
+        """One training step.
+
+        Args:
+            x: int8 codes of -127..127, NumPy or torch: [batch, channels, height, width], with `nhwc`
+                [batch, height, width, channels], or [batch, features].
+            labels: [batch], 0 to classes - 1.
+            trace: whether the report shall carry every tensor of the step.
+
+        Raises:
+            DataError: codes or labels of the wrong shape or range.
+        """
+        x, labels = self._input(x, nhwc), self._labels(labels, len(x))
+        table = step_table(self.network, self._host, self.recipe, self.total_steps, len(labels))
+        run = self._forward(x, _Pass(trace, len(x)), inference=False)
+        self._loss(run, labels)
+        self._backward(run, table)
+        seen = run.report()
+        finish_step(self._host, seen)
+        return StepReport(
+            seen.loss,
+            seen.correct,
+            seen.saturated,
+            seen.overflows,
+            seen.forward_bits,
+            seen.error_bits,
+            seen if trace else None,
+        )
+
+    def prune(self, parameter: str, mask: NDArray[np.bool_]) -> None:
+        """Keep only the kernels or elements of a weight that `mask` [out, in] and earlier masks keep.
+
+        Raises:
+            UsageError: the network has no such parameter.
+            DataError: the mask's shape is not [out, in] of the parameter.
+        """
+        parameters = self._parameters_by_name()
+        if parameter not in parameters:
+            raise UsageError(f"no parameter {parameter!r} to prune: the network has {', '.join(parameters)}")
+        parameters[parameter].prune(mask)
+
+    def to_state(self) -> State:
+        """A copy of everything that the run has to remember, in NumPy."""
+        host = self._host
+        parameters = {name: parameter.to_parameter() for name, parameter in self._parameters_by_name().items()}
+        return State(host.step, parameters, dict(host.activation_scales), dict(host.error_scales), set(host.overflows))
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What `state_dict` keeps beside the buffers: step, scale histories and sticky flags."""
+        return {
+            "step": self._host.step,
+            "activation_scales": {name: scale.exponents for name, scale in self._host.activation_scales.items()},
+            "error_scales": {name: scale.exponents for name, scale in self._host.error_scales.items()},
+            "overflows": sorted(self._host.overflows),
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `get_extra_state`."""
+        host = self._host
+        host.step, host.overflows = int(state["step"]), set(state["overflows"])
+        host.activation_scales = {name: ScaleHistory(tuple(e)) for name, e in state["activation_scales"].items()}
+        host.error_scales = {name: ScaleHistory(tuple(e)) for name, e in state["error_scales"].items()}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TorchExecutor":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.kernels = choose_kernels(self.device, self._wanted_path)
+        for module in self._modules_in_order():
+            module.kernels = self.kernels
+        return self
+
+    def _modules_in_order(self) -> Iterator[MacModule | PassModule]:
+        for module in self.layers:
+            assert isinstance(module, MacModule | PassModule)
+            yield module
+
+    def _parameters_by_name(self) -> dict[str, IntegerParameter]:
+        found: dict[str, IntegerParameter] = {}
+        for module in self._modules_in_order():
+            if isinstance(module, MacModule):
+                found[f"{module.layer.name}.weight"] = module.weight
+                if module.bias is not None:
+                    found[f"{module.layer.name}.bias"] = module.bias
+        return found
+
+    def _forward(self, x: Tensor, run: _Pass, inference: bool) -> _Pass:
+        run.activations[INPUT], run.fracs[INPUT] = x, self.network.input_frac
+        for module in self._modules_in_order():
+            tensor, name = module.layer.inputs[0], module.layer.name
+            if isinstance(module, MacModule):
+                self._feed_forward(module, run)
+            else:
+                run.activations[name] = module.feed_forward(run.activations[tensor])
+                run.fracs[name] = run.fracs[tensor]
+            if inference:
+                del run.activations[tensor]
+        return run
+
+    def _feed_forward(self, module: MacModule, run: _Pass) -> None:
+        layer, pointwise = module.layer, self.kernels.pointwise
+        x, input_frac = run.activations[layer.inputs[0]], run.fracs[layer.inputs[0]]
+        frac, shift_of_bias = accumulator_scale(layer, input_frac, self._host)
+        bias = module.aligned_bias(shift_of_bias)
+        if layer.name not in self._host.activation_scales:
+            probe = Measured(x.device)
+            for tile in module.feed_forward(x):
+                pointwise.forward_magnitude(tile.sums, bias, layer.relu, probe)
+            self._host.activation_scales[layer.name] = _first_scale(probe, frac)
+        scales = forward_scales(layer, input_frac, self._host)
+        codes = _new_maps(run.batch, self.network.shapes[layer.name], layer.out_bits, x.device)
+        measured = Measured(x.device)
+        for tile in module.feed_forward(x):
+            run.note_overflow(f"{layer.name}/ff", tile.overflow)
+            out = codes[tile.images]
+            pointwise.requantise_forward(tile.sums, bias, layer.relu, scales.shift, layer.out_bits, out, measured)
+        run.activations[layer.name], run.fracs[layer.name] = codes, scales.output_frac
+        run.forward[layer.name] = _Measurement(measured, frac, codes.numel())
+
+    def _loss(self, run: _Pass, labels: NDArray[np.int64]) -> None:
+        tensor = self.network.logits
+        codes, frac = run.activations[tensor], run.fracs[tensor]
+        logits = codes.cpu().numpy()
+        run.loss = mean_loss(logits, frac, labels)
+        run.correct = int((logits.argmax(axis=1) == labels).sum())
+        error = torch.from_numpy(loss_gradient(logits, frac, labels)).to(codes.device, torch.int32)
+        tiles = [Tile(slice(0, len(error)), error, None)]
+        self._requantise_error(tensor, lambda: iter(tiles), None, ERROR_FRAC, run)
+
+    def _backward(self, run: _Pass, table: StepTable | None) -> None:
+        for module in reversed(list(self._modules_in_order())):
+            tensor, name = module.layer.inputs[0], module.layer.name
+            if isinstance(module, MacModule):
+                gradients = {} if table is None else self._weight_gradient(module, run)
+                if needs_input_error(self.network, module.layer):
+                    self._neuron_gradient(module, run)
+                if table is not None:
+                    self._update(module, gradients, table)
+                if tensor not in run.errors:
+                    break
+            else:
+                run.errors[tensor] = module.neuron_gradient(run.activations[tensor], run.errors[name])
+                run.error_fracs[tensor] = run.error_fracs[name]
+            if not run.keep:
+                del run.errors[name], run.activations[name]
+
+    def _weight_gradient(self, module: MacModule, run: _Pass) -> dict[str, Tensor]:
+        name = module.layer.name
+        x, dy = run.activations[module.layer.inputs[0]], run.errors[name]
+        weight = module.weight_gradient(x, dy)
+        run.note_overflow(f"{name}/wg", weight.overflow)
+        gradients = {f"{name}.weight": module.weight.masked(weight.sums)}
+        if module.bias is not None:
+            bias = module.bias_gradient(dy)
+            run.note_overflow(f"{name}/wg", bias.overflow)
+            gradients[f"{name}.bias"] = bias.sums
+        if run.keep:
+            run.gradients |= _to_numpy(gradients)
+        return gradients
+
+    def _neuron_gradient(self, module: MacModule, run: _Pass) -> None:
+        name, tensor = module.layer.name, module.layer.inputs[0]
+        x, dy = run.activations[tensor], run.errors[name]
+        frac = run.error_fracs[name] + module.weight.host.operand_frac
+        gate = x if self.network.is_rectified(tensor) else None
+
+        def tiles() -> Iterator[Tile]:
+            for tile in module.neuron_gradient(dy, x.shape):
+                run.note_overflow(f"{name}/ng", tile.overflow)
+                yield tile
+
+        self._requantise_error(tensor, tiles, gate, frac, run)
+
+    def _requantise_error(self, tensor: str, tiles: Tiles, gate: Tensor | None, frac: int, run: _Pass) -> None:
+        pointwise, batch = self.kernels.pointwise, run.batch
+        if tensor not in self._host.error_scales:
+            probe = Measured(self.device)
+            for tile in tiles():
+                pointwise.error_magnitude(tile.sums, None if gate is None else gate[tile.images], probe)
+            self._host.error_scales[tensor] = _first_scale(probe, frac)
+        scales = error_scales(tensor, frac, self._host, self.recipe.seed)
+        key = scales.key if self.recipe.error_rounding is Rounding.STOCHASTIC else None
+        shape = self.network.shapes[tensor]
+        codes = _new_maps(run.batch, shape, OPERAND_BITS, self.device)
+        measured = Measured(self.device)
+        for tile in tiles():
+            place = Placement(tile.images.start, batch)
+            part = None if gate is None else gate[tile.images]
+            pointwise.requantise_error(tile.sums, part, scales.shift, key, place, codes[tile.images], measured)
+        run.errors[tensor], run.error_fracs[tensor] = codes, scales.frac
+        run.backward[tensor] = _Measurement(measured, frac, codes.numel())
+
+    def _update(self, module: MacModule, gradients: dict[str, Tensor], table: StepTable) -> None:
+        parameters = {f"{module.layer.name}.weight": module.weight, f"{module.layer.name}.bias": module.bias}
+        for name, gradient in gradients.items():
+            parameter = parameters[name]
+            assert parameter is not None
+            parameter.update(
+                gradient, table.updates[name], table.constants, self.recipe.update_rounding, self.kernels.pointwise
+            )
+
+    def _input(self, x: Any, nhwc: bool) -> Tensor:
+        codes = torch.as_tensor(x)
+        shape = self.network.input_shape
+        expected = (*shape[1:], shape[0]) if nhwc and len(shape) == 3 else shape
+        if tuple(codes.shape[1:]) != tuple(expected) or len(codes) == 0:
+            raise DataError(f"the input has shape {tuple(codes.shape)}: {self.network.name} reads (batch, {expected})")
+        if codes.is_floating_point() or int(codes.amin()) < -LARGEST_CODE or int(codes.amax()) > LARGEST_CODE:
+            raise DataError(f"the input holds {codes.dtype} beyond 8-bit codes: it must be integers of -127 to 127")
+        if codes.dim() == 4 and not nhwc:
+            codes = codes.permute(0, 2, 3, 1)
+        return codes.to(self.device, torch.int8).contiguous()
+
+    def _labels(self, labels: Any, batch: int) -> NDArray[np.int64]:
+        codes = torch.as_tensor(labels).cpu().numpy().astype(np.int64)
+        if codes.shape != (batch,):
+            raise DataError(f"the labels have shape {codes.shape}: a batch of {batch} images needs ({batch},)")
+        if codes.min() < 0 or codes.max() >= self.network.classes:
+            raise DataError(
+                f"labels go from {codes.min()} to {codes.max()}: {self.network.name} has the classes 0 to "
+                f"{self.network.classes - 1}"
+            )
+        return codes
+
+
+def _check_widths(network: Network) -> None:
+    for layer in network:
+        source = network.source_of(layer.inputs[0])
+        if isinstance(layer, MacLayer) and source != INPUT:
+            producer = network.layer(source)
+            assert isinstance(producer, MacLayer)
+            if producer.out_bits > OPERAND_BITS:
+                raise UsageError(
+                    f"{layer.name} reads codes of {producer.out_bits} bits from {source}: operands have {OPERAND_BITS}"
+                )
+
+
+def _first_scale(probe: Measured, frac: int) -> ScaleHistory:
+    return ScaleHistory().after(bit_length(probe.read().largest), frac)
+
+
+def _new_maps(batch: int, shape: tuple[int, ...], bits: int, device: torch.device) -> Tensor:
+    """An empty tensor of codes, channels innermost."""
+    dtype = torch.int8 if bits <= OPERAND_BITS else torch.int32
+    return torch.empty((batch, *shape[1:], shape[0]), dtype=dtype, device=device)
+
+
+def _to_numpy(tensors: dict[str, Tensor]) -> dict[str, NDArray[np.integer]]:
+    return {name: channels_first(tensor.cpu().numpy()).copy() for name, tensor in tensors.items()}

@@ -1,0 +1,204 @@
+"""The pointwise functions of a training step in eager PyTorch integer operations, for any device.
+
+Each follows its definition in `fixgrad.numbers` and `fixgrad.network`. `fixgrad.train.kernels.pointwise_numba` fuses
+them for the CPU.
+"""
+
+import torch
+from torch import Tensor
+
+from fixgrad.network.recipe import MOMENTUM_FRAC, OPERAND_BITS
+from fixgrad.network.update import TERM_BITS
+from fixgrad.numbers import StreamKey
+from fixgrad.numbers.counter_hash import HASH_KEY_ROUND, HASH_ROUNDS
+from fixgrad.train.kernels.pointwise import Measured, Placement, UpdateJob
+
+
+class TorchPointwise:
+    """See `fixgrad.train.kernels.pointwise.Pointwise`."""
+
+    def add_bias(self, sums: Tensor, bias: Tensor | None, relu: bool, measured: Measured) -> Tensor:
+        if bias is not None:
+            total = sums + bias
+            # A sum leaves 32 bits where both terms have one sign and the total the other.
+            measured.note_overflow((((total ^ sums) & (total ^ bias)) < 0).any())
+            sums = total
+        return sums.clamp_min(0) if relu else sums
+
+    def forward_magnitude(self, sums: Tensor, bias: Tensor | None, relu: bool, measured: Measured) -> None:
+        _measure(self.add_bias(sums, bias, relu, measured), measured)
+
+    def requantise_forward(
+        self, sums: Tensor, bias: Tensor | None, relu: bool, shift: int, bits: int, out: Tensor, measured: Measured
+    ) -> None:
+        sums = self.add_bias(sums, bias, relu, measured)
+        _measure(sums, measured)
+        _saturate_into(out, _shift_nearest(sums, shift), bits, measured)
+
+    def error_magnitude(self, sums: Tensor, gate: Tensor | None, measured: Measured) -> None:
+        _measure(_gated(sums, gate), measured)
+
+    def requantise_error(
+        self,
+        sums: Tensor,
+        gate: Tensor | None,
+        shift: int,
+        key: StreamKey | None,
+        place: Placement,
+        out: Tensor,
+        measured: Measured,
+    ) -> None:
+        sums = _gated(sums, gate)
+        _measure(sums, measured)
+        if key is None or shift == 0:
+            rounded = _shift_nearest(sums, shift)
+        else:
+            random = hash32(element_index(sums.shape, place, sums.device), key)
+            rounded = _shift_stochastic(sums.to(torch.int64), shift, random)
+        _saturate_into(out, rounded, OPERAND_BITS, measured)
+
+    def pool(self, maps: Tensor, window: tuple[int, int]) -> Tensor:
+        return _pool_windows(maps, window).amax(dim=(2, 4))
+
+    def pool_error(self, maps: Tensor, errors: Tensor, window: tuple[int, int]) -> Tensor:
+        """The error of each window goes to its first maximum in raster order."""
+        windows = _pool_windows(maps, window)
+        largest = windows.amax(dim=(2, 4))
+        spread = torch.zeros_like(maps)
+        open_windows = torch.ones_like(largest, dtype=torch.bool)
+        targets = _pool_windows(spread, window)
+        for row in range(window[0]):
+            for column in range(window[1]):
+                hit = open_windows & (windows[:, :, row, :, column] == largest)
+                targets[:, :, row, :, column] = errors * hit
+                open_windows &= ~hit
+        return spread
+
+    def rectify_error(self, maps: Tensor, errors: Tensor) -> Tensor:
+        return errors * (maps > 0)
+
+    def column_sums(self, errors: Tensor) -> Tensor:
+        return errors.reshape(-1, errors.shape[-1]).sum(dim=0, dtype=torch.int64)
+
+    def update(self, job: UpdateJob) -> int:
+        random = None
+        if job.key is not None:
+            random = hash32(_parameter_index(job.stored), job.key)
+        stored, momentum = job.stored.to(torch.int64), job.momentum.to(torch.int64)
+        constants, shifts = job.constants, job.shifts
+        total = momentum * constants.momentum
+        total += _align(job.gradient.to(torch.int64) * constants.rate.mantissa, shifts.gradient, TERM_BITS)
+        total += _align(stored * constants.decay.mantissa, shifts.decay, TERM_BITS)
+        momentum = _saturate(_shift_round(total, MOMENTUM_FRAC, random), job.formats.momentum_bits)
+        if shifts.step >= 0:
+            change = momentum << shifts.step
+        else:
+            below = None if random is None else (random << MOMENTUM_FRAC) & 0xFFFFFFFF
+            change = _shift_round(momentum, -shifts.step, below)
+        stored = _saturate(stored - change, job.formats.stored_bits)
+        job.momentum.copy_(momentum)
+        job.stored.copy_(stored)
+        if job.operand is not None:
+            self.operand(job.stored, job.operand_shift, job.operand)
+        return int(stored.abs().amax())
+
+    def operand(self, stored: Tensor, shift: int, out: Tensor) -> None:
+        out.copy_(_saturate(_shift_nearest(stored, shift), OPERAND_BITS))
+
+
+def hash32(element: Tensor, key: StreamKey) -> Tensor:
+    """32 random bits of each element index, as int64 of 0 to 2**32 - 1: `fixgrad.numbers.hash32` on any device.
+
+    It runs in int32, whose additions wrap; a logical right shift is an arithmetic one with the sign's copies masked off.
+    """
+    a = element.to(torch.int32) ^ _signed(key.low)
+    for index, (constant, left, right) in enumerate(HASH_ROUNDS):
+        if index == HASH_KEY_ROUND:
+            a = a ^ _signed(key.high)
+        a = a + _signed(constant) + (a << left)
+        a = a ^ ((a >> right) & ((1 << (32 - right)) - 1))
+    return a.to(torch.int64) & 0xFFFFFFFF
+
+
+def element_index(shape: torch.Size, place: Placement, device: torch.device) -> Tensor:
+    """Index in its random stream of each element of a [images, rows, columns, channels] or [images, features] tensor.
+
+    It is ((channel * rows + row) * columns + column) * batch + image, as int64 taken into the range of int32: what the hash
+    sees of it.
+    """
+    images, channels = shape[0], shape[-1]
+    pixels = shape[1:-1].numel()
+    image = torch.arange(place.first, place.first + images, device=device).reshape(-1, 1, 1)
+    pixel = torch.arange(pixels, device=device).reshape(1, -1, 1)
+    channel = torch.arange(channels, device=device).reshape(1, 1, -1)
+    return _modulo32(((channel * pixels + pixel) * place.batch + image).reshape(shape))
+
+
+def _parameter_index(stored: Tensor) -> Tensor:
+    """Linear index of each element in [out, in, rows, columns] order, for a tensor [out, rows, columns, in]."""
+    linear = torch.arange(stored.numel(), device=stored.device)
+    if stored.dim() != 4:
+        return _modulo32(linear.reshape(stored.shape))
+    outputs, rows, columns, inputs = stored.shape
+    return _modulo32(linear.reshape(outputs, inputs, rows, columns).permute(0, 2, 3, 1))
+
+
+def _modulo32(index: Tensor) -> Tensor:
+    return ((index + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 32) if word >> 31 else word
+
+
+def _pool_windows(maps: Tensor, window: tuple[int, int]) -> Tensor:
+    """A view [images, rows, window rows, columns, window columns, channels], without what fills no window."""
+    rows, columns = maps.shape[1] // window[0], maps.shape[2] // window[1]
+    cut = maps[:, : rows * window[0], : columns * window[1]]
+    windows: Tensor = cut.unflatten(1, (rows, window[0])).unflatten(3, (columns, window[1]))
+    return windows
+
+
+def _gated(sums: Tensor, gate: Tensor | None) -> Tensor:
+    return sums if gate is None else sums * (gate > 0)
+
+
+def _measure(sums: Tensor, measured: Measured) -> None:
+    low, high = torch.aminmax(sums)
+    measured.note_magnitude(torch.maximum(high.to(torch.int64), -low.to(torch.int64)))
+
+
+def _saturate(values: Tensor, bits: int) -> Tensor:
+    limit = (1 << (bits - 1)) - 1
+    return values.clamp(-limit, limit)
+
+
+def _saturate_into(out: Tensor, values: Tensor, bits: int, measured: Measured) -> None:
+    codes = _saturate(values, bits)
+    measured.note_saturated((codes != values).sum())
+    out.copy_(codes)
+
+
+def _shift_nearest(values: Tensor, shift: int) -> Tensor:
+    """floor(values / 2**shift + 1/2), with no addition that could wrap: the highest bit that is cut off rounds up."""
+    if shift == 0:
+        return values
+    return (values >> shift) + ((values >> (shift - 1)) & 1)
+
+
+def _shift_stochastic(values: Tensor, shift: int, random: Tensor) -> Tensor:
+    return (values + (random >> (32 - shift))) >> shift
+
+
+def _shift_round(values: Tensor, shift: int, random: Tensor | None) -> Tensor:
+    if random is None or shift == 0:
+        return _shift_nearest(values, shift)
+    return _shift_stochastic(values, shift, random)
+
+
+def _align(values: Tensor, left: int, bits: int) -> Tensor:
+    limit = (1 << (bits - 1)) - 1
+    if left >= 0:
+        bound = limit >> left
+        return values.clamp(-bound, bound) << left
+    return _shift_nearest(values, -left).clamp(-limit, limit)

@@ -1,0 +1,57 @@
+"""What convolutions and linear layers have in common as modules: parameters, and three integer GEMMs."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from fixgrad.network.layers import MacLayer
+from fixgrad.network.state import State
+from fixgrad.numbers import align
+from fixgrad.train.kernels.choice import Kernels
+from fixgrad.train.kernels.convolution import Gradient, Tile
+from fixgrad.train.kernels.gemm import wrap
+from fixgrad.train.layers.parameter import IntegerParameter
+
+
+class MacModule(nn.Module):
+    """A layer with weights.
+
+    Attributes:
+        layer: its description.
+        weight, bias: its parameters.
+        kernels: which compute it; all give the same bits.
+    """
+
+    bias: IntegerParameter | None
+
+    def __init__(self, layer: MacLayer, state: State, kernels: Kernels, device: torch.device) -> None:
+        super().__init__()
+        self.layer = layer
+        self.kernels = kernels
+        self.weight = IntegerParameter(state.weight(layer), device)
+        bias = state.bias(layer)
+        self.bias = None if bias is None else IntegerParameter(bias, device)
+
+    def feed_forward(self, x: Tensor) -> Iterator[Tile]:
+        """FF, y = W x: accumulators, tile by tile of images."""
+        raise NotImplementedError
+
+    def neuron_gradient(self, dy: Tensor, input_shape: torch.Size) -> Iterator[Tile]:
+        """NG, dx = W^T dy: accumulators, tile by tile of images."""
+        raise NotImplementedError
+
+    def weight_gradient(self, x: Tensor, dy: Tensor) -> Gradient:
+        """WG, dW = dy x^T: accumulators in the shape of the stored weight, summed over the batch."""
+        raise NotImplementedError
+
+    def bias_gradient(self, dy: Tensor) -> Gradient:
+        """Sum of the errors over the batch and the pixels."""
+        return Gradient(*wrap(self.kernels.pointwise.column_sums(dy)))
+
+    def aligned_bias(self, shift: int) -> Tensor | None:
+        """The stored bias at the accumulators' scale: int32 [out], or None without one."""
+        if self.bias is None:
+            return None
+        stored = self.bias.stored
+        return torch.from_numpy(align(stored.cpu().numpy(), shift, 32)).to(stored.device, torch.int32)

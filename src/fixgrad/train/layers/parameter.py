@@ -1,0 +1,140 @@
+"""A stored weight or bias with its momentum, operand codes and mask, as buffers of a module."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fixgrad.errors import DataError
+from fixgrad.network.recipe import UpdateConstants
+from fixgrad.network.state import Parameter
+from fixgrad.network.step_table import UpdateScales
+from fixgrad.network.update import ParameterFormats
+from fixgrad.numbers import Rounding, bit_length
+from fixgrad.train.kernels.pointwise import Pointwise, UpdateJob
+
+
+class IntegerParameter(nn.Module):
+    """One parameter of a network between two steps: what `fixgrad.network.Parameter` is, on any device.
+
+    Convolution weights lie as [out, rows, columns, in], so that they are matrices [out, taps * in] of the GEMMs as they
+    are; linear weights as [out, in], biases as [out].
+
+    Attributes:
+        stored, momentum: int32 codes.
+        operand: int8 codes of a weight: its rounded top (empty for a bias).
+        mask: bool [out, in] of a weight: kernels (of a group) or elements that live (empty for a bias).
+        host: formats, shifts and magnitude; its arrays are views of one number, of the parameter's shape alone.
+        pruned: whether a mask was ever set.
+    """
+
+    stored: Tensor
+    momentum: Tensor
+    operand: Tensor
+    mask: Tensor
+
+    def __init__(self, parameter: Parameter, device: torch.device) -> None:
+        super().__init__()
+        self.host = _without_data(parameter)
+        self.pruned = parameter.mask is not None
+        is_bias = parameter.stored.ndim == 1
+        stored = _to_device(channels_last(parameter.stored), device)
+        mask = np.ones(parameter.stored.shape[:2], np.bool_) if parameter.mask is None else parameter.mask
+        self.register_buffer("stored", stored)
+        self.register_buffer("momentum", _to_device(channels_last(parameter.momentum), device))
+        self.register_buffer("mask", _to_device(mask[:0] if is_bias else mask, device))
+        operand = np.empty(0, np.int8) if is_bias else channels_last(parameter.operand().astype(np.int8))
+        self.register_buffer("operand", _to_device(operand, device))
+
+    @property
+    def matrix(self) -> Tensor:
+        """The operand codes as [out, taps * in]."""
+        return self.operand.reshape(self.operand.shape[0], -1)
+
+    def masked(self, gradient: Tensor) -> Tensor:
+        """The gradient with zeros where the mask is dead."""
+        if not self.pruned:
+            return gradient
+        return gradient * self._expanded_mask()
+
+    def prune(self, mask: NDArray[np.bool_]) -> None:
+        """Keep only what `mask` [out, in] and the mask in force keep; dead weights and momenta become zero.
+
+        Raises:
+            DataError: the mask's shape is not [out, in] of the parameter.
+        """
+        if self.mask.numel() == 0 or mask.shape != tuple(self.mask.shape):
+            raise DataError(f"the mask has shape {mask.shape}: the parameter needs {tuple(self.mask.shape)}")
+        self.mask &= _to_device(np.asarray(mask, np.bool_), self.mask.device)
+        self.pruned = True
+        for buffer in (self.stored, self.momentum, self.operand):
+            buffer *= self._expanded_mask()
+
+    def update(
+        self, gradient: Tensor, scales: UpdateScales, constants: UpdateConstants, rounding: Rounding, pointwise: Pointwise
+    ) -> None:
+        """One step of momentum SGD from the summed gradient, int32 in the shape of `stored`."""
+        job = UpdateJob(
+            self.stored,
+            self.momentum,
+            gradient.contiguous(),
+            self.operand if self.operand.numel() else None,
+            scales.operand_shift,
+            self.host.formats,
+            scales.shifts,
+            constants,
+            scales.key if rounding is Rounding.STOCHASTIC else None,
+        )
+        self.host.magnitude = bit_length(pointwise.update(job))
+        self.host.operand_shift = scales.operand_shift
+
+    def to_parameter(self) -> Parameter:
+        """A copy in NumPy, [out, in, rows, columns]."""
+        host = self.host
+        mask = _to_numpy(self.mask) if self.pruned else None
+        stored, momentum = channels_first(_to_numpy(self.stored)), channels_first(_to_numpy(self.momentum))
+        return Parameter(host.formats, stored, momentum, host.operand_shift, host.magnitude, mask)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What `state_dict` keeps beside the buffers."""
+        host = self.host
+        return {
+            "formats": tuple(host.formats),
+            "operand_shift": host.operand_shift,
+            "magnitude": host.magnitude,
+            "pruned": self.pruned,
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `get_extra_state`."""
+        self.host.formats = ParameterFormats(*state["formats"])
+        self.host.operand_shift, self.host.magnitude = int(state["operand_shift"]), int(state["magnitude"])
+        self.pruned = bool(state["pruned"])
+
+    def _expanded_mask(self) -> Tensor:
+        return self.mask if self.stored.dim() == 2 else self.mask[:, None, None, :]
+
+
+def channels_last(codes: NDArray[Any]) -> NDArray[Any]:
+    """[out, in, rows, columns] as [out, rows, columns, in]; other shapes as they are."""
+    return codes.transpose(0, 2, 3, 1) if codes.ndim == 4 else codes
+
+
+def channels_first(codes: NDArray[Any]) -> NDArray[Any]:
+    """[n, rows, columns, channels] as [n, channels, rows, columns], contiguous; other shapes as they are."""
+    return np.ascontiguousarray(codes.transpose(0, 3, 1, 2)) if codes.ndim == 4 else codes
+
+
+def _without_data(parameter: Parameter) -> Parameter:
+    shape = np.broadcast_to(np.int32(0), parameter.stored.shape)
+    return Parameter(parameter.formats, shape, shape, parameter.operand_shift, parameter.magnitude)
+
+
+def _to_device(codes: NDArray[Any], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.array(codes, order="C")).to(device)
+
+
+def _to_numpy(tensor: Tensor) -> NDArray[Any]:
+    return tensor.detach().cpu().numpy().copy()
