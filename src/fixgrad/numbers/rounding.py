@@ -49,7 +49,7 @@ def shift_round(
     values: NDArray[np.integer], shift: int, rounding: Rounding, random: NDArray[np.uint32] | None = None
 ) -> NDArray[np.int64]:
     """`shift_nearest` or `shift_stochastic`, as `rounding` says."""
-    if rounding is Rounding.NEAREST or shift == 0:
+    if Rounding(rounding) is Rounding.NEAREST or shift == 0:
         return shift_nearest(values, shift)
     if random is None:
         raise UsageError(_NEEDS_RANDOM)
@@ -117,7 +117,7 @@ def round_real(
         scaled = np.clip(np.ldexp(values, frac), -limit, limit)
     low = np.floor(scaled)
     fraction = scaled - low
-    if rounding is Rounding.NEAREST:
+    if Rounding(rounding) is Rounding.NEAREST:
         up = fraction >= 0.5
     elif random is None:
         raise UsageError(_NEEDS_RANDOM)
