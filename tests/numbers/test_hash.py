@@ -190,6 +190,17 @@ def test_streams_are_independent(change: str) -> None:
     assert abs(chi_square_sigmas(top[1:] * 16 + top[:-1], 256)) <= SIGMAS
 
 
+def test_means_of_streams_scatter_like_those_of_a_fair_source() -> None:
+    """Neither wider, so that rounding is noisier than it should be, nor narrower, as low-discrepancy sequences."""
+    count, streams = 1 << 10, 4000
+    means = np.array(
+        [uniform(hash32(np.arange(count), stream_key(seed, 7, "means"))).mean() * math.sqrt(count) for seed in range(streams)]
+    )
+    assert abs(means.mean()) <= SIGMAS / math.sqrt(streams)
+    assert abs(means.std() - 1) <= SIGMAS / math.sqrt(2 * streams)
+    assert np.abs(means).max() <= SIGMAS
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 17, 1000])
 def test_a_permutation_has_every_index_once(count: int) -> None:
     order = permutation(count, stream_key(0, 3, "shuffle"))
