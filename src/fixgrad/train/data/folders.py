@@ -96,7 +96,12 @@ def _list_files(root: Path) -> tuple[tuple[str, ...], list[LabelledFile], list[L
     train = _labelled(train_root, classes)
     if test_root is None:
         return classes, *_hold_out(train_root, train)
-    for name in _class_folders(test_root):
+    test_classes = _class_folders(test_root)
+    if not test_classes:
+        raise DataError(
+            f"{test_root} holds no class folders: fill it, or remove it to hold images out of train"
+        )
+    for name in test_classes:
         if name not in classes:
             raise DataError(
                 f"{test_root / name} is a class that {train_root} lacks: add it there or remove it here"

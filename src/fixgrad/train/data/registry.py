@@ -121,6 +121,6 @@ def open_data(
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, DATA_SETS, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         hint = f" (for a folder of images: --data folders --data-dir {name})"
     return f"no data set is called {name!r}{hint}: choose {', '.join(DATA_SETS)} or FILE.py:FUNCTION"
