@@ -4,7 +4,8 @@ An instruction is 128 bytes, little endian, fields packed from bit 0 in the orde
 header. Each unit takes its instructions in program order and counts those that it has completed; an instruction begins when
 every unit that it waits for has completed at least as many instructions as it says. So dependencies are explicit, always
 point backwards, and cannot deadlock. COMPUTE runs in all groups, each at its own pace: its count is that of the slowest.
-UPDATE instructions name a group and each group has a queue of its own: the count is that of the slowest, too.
+UPDATE instructions name a group and each group has a queue of its own, which counts its own: a wait for n says that every
+group has completed n of its own. A group that has nothing to update gets an UPDATE of no parameters.
 """
 
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Kind:
     loop_nest: str
 
 
-WAIT_BITS = 20
+WAIT_BITS = 24
 ADDRESS_BITS = 40
 
 HEADER: tuple[Field, ...] = (
@@ -159,11 +160,12 @@ KINDS: tuple[Kind, ...] = (
             Field("taps", 8, "weights of a kernel"),
             Field("with_data", 1, "1: weights too (FF, NG); 0: coordinates only (WG)"),
             Field("transposed", 1, "1: swap row and column (NG)"),
-            Field("out_base", 12, "added to the output coordinate"),
-            Field("in_base", 12, "added to the input coordinate"),
+            Field("out_base", 13, "added to the output coordinate", signed=True),
+            Field("in_base", 13, "added to the input coordinate", signed=True),
             Field("last", 1, "1: an end mark follows; the COMPUTE that takes these entries stops there"),
         ),
-        "Appends kernels of one CSB block to the kernel queues. The switch in front swaps the coordinates for NG.",
+        "Appends kernels of one CSB block to the kernel queues. The switch in front swaps the coordinates for NG. An entry takes"
+        " one queue word for every 9 weights (one without weights), and so does the end mark.",
         "for k in range(count): queue.push(out_base + out(k), in_base + in(k), weights(k))\nif last: queue.push(end)",
     ),
     Kind(
@@ -172,24 +174,27 @@ KINDS: tuple[Kind, ...] = (
         Unit.COMPUTE,
         (
             Field("mode", 2, "0 FF, 1 NG, 2 WG"),
-            Field("clear", 1, "FF, NG: accumulators start from 0. WG: gradients start from 0"),
+            Field("clear", 1, "1: the half of the lane memory (FF, NG) or gradient memory (WG) that holds the base starts from 0"),
             Field("buffer", 14, "first word of the inputs"),
             Field("slot_words", 14, "words from one channel to the next in the input buffer"),
             Field("lane_base", 12, "first accumulator (FF, NG) or error (WG)"),
             Field("lane_slot_words", 12, "words from one output channel to the next in the lane memories"),
-            Field("gradient_base", 14, "first gradient (WG)"),
+            Field("gradient_base", 14, "gradients of kernel 0 (WG)"),
+            Field("number_on", 1, "WG: 1: kernels are numbered on from the COMPUTE before, PE by PE; 0: from 0"),
             *_GEOMETRY,
             Field("in_rows", 10, "rows of the whole input feature map"),
             Field("in_columns", 10, "columns of the whole input feature map"),
             *_rectangles("in", "what its input buffer holds"),
             *_rectangles("out", "the output pixels it computes (WG: the error pixels it takes)"),
             Field("count_padding", 1, "1: a tap in the zero padding takes its cycle, as on the talk's machine"),
+            Field("statistics", 8, "range register whose overflow flag a wrapping sum sets"),
         ),
         "Takes kernels from the queue up to the end mark. One kernel, one pixel, one tap a cycle; all lanes at once.",
         "FF, NG: for o, i, w in queue: for r, q in out(pe): for u, v in taps if in(o, i, r, q, u, v) is inside:\n"
         "    acc[o, r, q] += w[u, v] * input[i, position(r, q, u, v)]\n"
         "WG: for k, (o, i) in queue: for u, v in taps: for r, q in out(pe) if the input pixel is inside:\n"
-        "    gradient[k, u, v] += sum over lanes of error[o, r, q] * input[i, position(r, q, u, v)]",
+        "    gradient[k, u, v] += sum over lanes of error[o, r, q] * input[i, position(r, q, u, v)]\n"
+        "inside, FF and WG: (r stride + u dilation - pad, q ...); NG: ((r + pad - u dilation) / stride, ...) where that has no remainder",
     ),
     Kind(
         "POST",
@@ -202,18 +207,21 @@ KINDS: tuple[Kind, ...] = (
             Field("channels", 12, "channels of each group"),
             Field("total_channels", 16, "channels of all groups together"),
             Field("channel_split", 1, "1: the PEs of a group hold different channels"),
-            _address("table", "channel table: bias (int32) and first random element (uint32) of each channel, 8 bytes"),
-            _address("target", "first output channel [channel][row][column][lane]"),
+            Field("with_bias", 1, "FF: add `bias`. NG: add to `bias_gradient`"),
+            _address("bias", "FF: stored bias of the first channel, int32 each"),
+            _address("element", "NG: first random element of the first channel, uint32 each"),
+            _address("target", "first output channel [channel][row][column][lane], 2 bytes a code if out_bits is above 8"),
             Field("channel_words", 20, "words from one output channel to the next"),
             Field("row_words", 12, "words from one output row to the next"),
             _address("mask", "NG: activations of the same place; where they are not above 0 the error is 0"),
             _address("argmax", "pool: where FF writes, and NG reads, which of the window's elements was the maximum"),
             _address("bias_gradient", "NG: int32 of each channel, to which the sum of the 8-bit errors is added"),
             Field("param", 10, "entry of the step table"),
-            Field("rectify", 1, "FF: negative accumulators become 0. NG: apply `mask`"),
+            Field("rectify", 2, "FF: 1: negative accumulators become 0; 2: negative codes do. NG: 1: apply `mask`"),
             Field("pool_rows", 3, "rows of the pooling window that follows (FF) or precedes (NG); 1: none"),
             Field("pool_columns", 3, "columns of that window"),
-            Field("out_bits", 6, "width of the output codes: 8 or 16"),
+            Field("out_bits", 6, "width of the output codes, 2 to 16"),
+            Field("images", 8, "lanes that hold an image; the others store 0 and are not measured"),
             Field("random_row", 16, "NG: random elements from one row to the next, in pixels"),
             Field("random_batch", 16, "NG: images of the whole batch (random elements from one pixel to the next)"),
             Field("random_image", 16, "NG: first image of this micro-batch"),
@@ -223,18 +231,21 @@ KINDS: tuple[Kind, ...] = (
         "Drains accumulators: bias, rectify, range, requantise, pool forward or backward, and store.",
         "for pp: for g of pp: for j in range(channels): for window: for pe, pixel:\n"
         "    FF: y = saturate((max(acc + bias, 0) + half) >> shift); store max over window, and which\n"
-        "    NG: e = saturate(((x > 0 ? acc : 0) + random) >> shift); store e at the maximum, 0 elsewhere",
+        "    NG: e = saturate(((x > 0 ? acc : 0) + random) >> shift); store e at the maximum, 0 elsewhere\n"
+        "A window may span PEs. Pixels that fill no window are measured and not stored.",
     ),
     Kind(
         "LOSS",
         7,
         Unit.POST,
         (
-            _address("logits", "16-bit codes [class][lane]"),
+            _address("logits", "codes [class][lane], 2 bytes a code if logit_bits is above 8"),
+            Field("logit_bits", 6, "width of the logits"),
             _address("labels", "uint16 [lane]"),
             _address("target", "8-bit errors [class][lane]"),
+            Field("with_bias", 1, "add to `bias_gradient`"),
             _address("bias_gradient", "int32 of each class, to which the sum of the errors is added"),
-            _address("table", "channel table of the logits (random elements)"),
+            _address("element", "first random element of each class, uint32"),
             Field("classes", 12, "number of classes"),
             Field("param", 10, "entry of the step table"),
             Field("images", 8, "lanes that hold an image; the others get no error"),
@@ -267,7 +278,7 @@ KINDS: tuple[Kind, ...] = (
             Field("param", 10, "entry of the step table"),
             Field("statistics", 8, "range register to update"),
         ),
-        "Momentum SGD with weight decay on stored weights; emits the next step's 8-bit weights; clears the gradients.",
+        "Momentum SGD with weight decay on stored weights; emits the next step's 8-bit weights; clears gradients in memory.",
         "for k in range(count): u = saturate(round(m u + rate g + decay w)); w = saturate(w - u); operand = top(w)",
     ),
     Kind(
