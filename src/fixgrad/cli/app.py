@@ -17,7 +17,9 @@ from typer.main import get_command
 from fixgrad import __version__
 from fixgrad.cli.errors import INTERRUPTED, report
 
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "train": "Train a network in sparse 8-bit fixed point, or in float for comparison.",
+}
 """Name of each command -> the line about it in `fixgrad --help`, in the order shown there.
 
 The line is also the first line of the command's own docstring.

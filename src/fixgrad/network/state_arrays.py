@@ -52,8 +52,7 @@ def state_from_arrays(network: Network, arrays: Mapping[str, NDArray[Any]], valu
     """
     try:
         parameters = {
-            name: _parameter(name, shape, arrays, values["parameters"][name])
-            for name, shape in network.parameters.items()
+            name: _parameter(name, shape, arrays, values["parameters"][name]) for name, shape in network.parameters.items()
         }
         unknown = sorted(set(arrays) - {key for name in parameters for key in _array_names(name)})
         if unknown:
@@ -83,9 +82,7 @@ def _parameter_values(parameter: Parameter) -> dict[str, int]:
     }
 
 
-def _parameter(
-    name: str, shape: tuple[int, ...], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]
-) -> Parameter:
+def _parameter(name: str, shape: tuple[int, ...], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> Parameter:
     stored, momentum, mask = _array_names(name)
     formats = ParameterFormats(*(_integer(f"{name}: {field}", values[field]) for field in ParameterFormats._fields))
     return Parameter(

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from fixgrad.errors import UsageError
 from fixgrad.network import INPUT, Flatten, Layer, MacLayer, MaxPool2d, Network, ReLU
 from fixgrad.network.layers import Shape
-from fixgrad.train.capture_modules import Unsupported, advice_for_call, advice_for_module, mac_layer, pool_window
+from fixgrad.train.capture_modules import UnsupportedError, advice_for_call, advice_for_module, mac_layer, pool_window
 
 #: Images in the batch with which shapes are followed: a number that no sensible shape contains by chance.
 _EXAMPLE_BATCH = 3
@@ -153,7 +153,7 @@ class _Translation:
         source = self._source(node)
         try:
             self._add(node, label, source)
-        except Unsupported as problem:
+        except UnsupportedError as problem:
             self._problems.append(f"{label}: {problem}")
             self._tensors[node] = source
 
@@ -169,19 +169,19 @@ class _Translation:
 
     def _add(self, node: fx.Node, label: str, source: str) -> None:
         if _shape(node) is None:
-            raise Unsupported("gives several tensors; layers must form one chain, without branches")
+            raise UnsupportedError("gives several tensors; layers must form one chain, without branches")
         match node.op:
             case "call_module":
                 self._add_module(node, label, source)
             case "call_function" | "call_method":
                 self._add_call(node, label, source)
             case _:
-                raise Unsupported("a tensor of the module is used directly; keep weights in Conv2d or Linear")
+                raise UnsupportedError("a tensor of the module is used directly; keep weights in Conv2d or Linear")
 
     def _add_module(self, node: fx.Node, label: str, source: str) -> None:
         module = self._modules[str(node.target)]
         if id(module) in self._seen and any(True for _ in module.parameters()):
-            raise Unsupported("is used twice, and weights cannot be shared; give each place a layer of its own")
+            raise UnsupportedError("is used twice, and weights cannot be shared; give each place a layer of its own")
         self._seen.add(id(module))
         match module:
             case nn.Identity() | nn.Dropout(p=0.0) | nn.Dropout2d(p=0.0):
@@ -208,7 +208,7 @@ class _Translation:
                 if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) and same:
                     self._tensors[node] = source  # every window is one pixel
                     return
-                raise Unsupported(advice_for_module(module))
+                raise UnsupportedError(advice_for_module(module))
 
     def _add_call(self, node: fx.Node, label: str, source: str) -> None:
         called = _called(node)
@@ -221,7 +221,7 @@ class _Translation:
         elif called.startswith("max_pool2d") or called == "boolean_dispatch":
             self._append(node, MaxPool2d(name=label, inputs=(source,), window=_call_window(node)))
         else:
-            raise Unsupported(advice_for_call(called))
+            raise UnsupportedError(advice_for_call(called))
 
     def _rectify(self, node: fx.Node, label: str, source: str) -> None:
         last = self.layers[-1] if self.layers else None
@@ -239,7 +239,7 @@ class _Translation:
         elif after == (_EXAMPLE_BATCH, int(np.prod(before[1:]))):
             self._append(node, Flatten(name=label, inputs=(source,)))
         else:
-            raise Unsupported(
+            raise UnsupportedError(
                 f"makes {_images(after)} out of {_images(before)}; only flatten(1), one vector for each image, is possible"
             )
 
@@ -285,7 +285,7 @@ def _images(shape: tuple[int, ...] | None) -> str:
 def _call_window(node: fx.Node) -> tuple[int, int]:
     """Window of a call of `max_pool2d`, whose arguments may stand in order or by name."""
     names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
     return pool_window(
         given.get("kernel_size"),
         given.get("stride"),

@@ -9,7 +9,7 @@ from fixgrad.network import Conv2d, Linear, MacLayer
 from fixgrad.numbers import ConvGeometry
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """A node that becomes no layer; the message says what to use instead."""
 
 
@@ -73,10 +73,10 @@ def mac_layer(module: nn.Module, name: str, source: str) -> MacLayer:
     """The layer of a Conv2d or Linear module.
 
     Raises:
-        Unsupported: it has a padding that is not zeros, or frozen weights.
+        UnsupportedError: it has a padding that is not zeros, or frozen weights.
     """
     if not all(parameter.requires_grad for parameter in module.parameters()):
-        raise Unsupported("has frozen weights (requires_grad is False), but all weights are trained; unfreeze them")
+        raise UnsupportedError("has frozen weights (requires_grad is False), but all weights are trained; unfreeze them")
     if isinstance(module, nn.Linear):
         return Linear(
             name=name,
@@ -99,12 +99,12 @@ def mac_layer(module: nn.Module, name: str, source: str) -> MacLayer:
 
 def _geometry(conv: nn.Conv2d) -> ConvGeometry:
     if conv.padding_mode != "zeros":
-        raise Unsupported(f"padding_mode is {conv.padding_mode!r}; use 'zeros'")
+        raise UnsupportedError(f"padding_mode is {conv.padding_mode!r}; use 'zeros'")
     stride, dilation = _pair(conv.stride), _pair(conv.dilation)
     try:
         return ConvGeometry(stride, _padding(conv, dilation), dilation, conv.groups)
     except UsageError as error:
-        raise Unsupported(str(error)) from None
+        raise UnsupportedError(str(error)) from None
 
 
 def _padding(conv: nn.Conv2d, dilation: tuple[int, int]) -> tuple[int, int]:
@@ -113,7 +113,7 @@ def _padding(conv: nn.Conv2d, dilation: tuple[int, int]) -> tuple[int, int]:
     if conv.padding == "same":
         total = tuple(reach * (taps - 1) for reach, taps in zip(dilation, _pair(conv.kernel_size), strict=True))
         if any(rows % 2 for rows in total):
-            raise Unsupported("padding 'same' of an even kernel is not the same on both sides; give a number")
+            raise UnsupportedError("padding 'same' of an even kernel is not the same on both sides; give a number")
         return (total[0] // 2, total[1] // 2)
     return _pair(conv.padding)
 
@@ -124,13 +124,15 @@ def pool_window(
     """Window of a max-pooling (rows, columns).
 
     Raises:
-        Unsupported: its windows overlap, leave gaps, or reach beyond the image.
+        UnsupportedError: its windows overlap, leave gaps, or reach beyond the image.
     """
     window = _pair(kernel)
     if stride is not None and stride != () and _pair(stride) != window:
-        raise Unsupported(f"pools windows of {window} with stride {_pair(stride)}; they must not overlap, stride = kernel_size")
+        raise UnsupportedError(
+            f"pools windows of {window} with stride {_pair(stride)}; they must not overlap, stride = kernel_size"
+        )
     if _pair(padding) != (0, 0) or _pair(dilation) != (1, 1) or ceil_mode or return_indices:
-        raise Unsupported("use max-pooling without padding, dilation, ceil_mode and return_indices")
+        raise UnsupportedError("use max-pooling without padding, dilation, ceil_mode and return_indices")
     return window
 
 

@@ -4,6 +4,7 @@ The update is the one of docs/arithmetic.md in real numbers (the learning rate i
 between the two runs is number formats and, where asked for, pruning.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,7 +38,7 @@ def float_module(network: Network) -> nn.Sequential:
         modules[layer.name] = _module(layer)
         if isinstance(layer, MacLayer) and layer.relu:
             modules[f"{layer.name}+relu"] = nn.ReLU()
-    return nn.Sequential(modules)  # type: ignore[arg-type]  # any mapping will do
+    return nn.Sequential(OrderedDict(modules))
 
 
 def _module(layer: Layer) -> nn.Module:
@@ -74,9 +75,7 @@ class FloatTrainer:
         total_steps: length of the run, for the schedule.
     """
 
-    def __init__(
-        self, network: Network, weights: Mapping[str, NDArray[Any]], recipe: Recipe, total_steps: int
-    ) -> None:
+    def __init__(self, network: Network, weights: Mapping[str, NDArray[Any]], recipe: Recipe, total_steps: int) -> None:
         self.network = network
         self._recipe = recipe
         self._total_steps = total_steps
@@ -85,7 +84,7 @@ class FloatTrainer:
         self._parameters = dict(module.named_parameters())
         for name, parameter in self._parameters.items():
             _fill(parameter, weights, name)
-        self._module = module.to(memory_format=torch.channels_last)
+        self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its stubs
         self._momenta = {name: torch.zeros_like(parameter) for name, parameter in self._parameters.items()}
         self._masks: dict[str, Tensor] = {}
 
@@ -117,11 +116,13 @@ class FloatTrainer:
         logits = self._module(self._values(x))
         loss = F.cross_entropy(logits, target)
         if not bool(torch.isfinite(loss)):
-            raise FixgradError(f"the loss of step {self._steps} is {float(loss)}: training diverged; lower --lr or raise --warmup")
+            raise FixgradError(
+                f"training diverged: the loss of step {self._steps} is {float(loss)}; lower --lr or raise --warmup"
+            )
         gradients = torch.autograd.grad(loss, list(self._parameters.values()))
         self._update(dict(zip(self._parameters, gradients, strict=True)))
         self._steps += 1
-        return FloatReport(float(loss), int((logits.argmax(dim=1) == target).sum()))
+        return FloatReport(float(loss.detach()), int((logits.argmax(dim=1) == target).sum()))
 
     @torch.no_grad()
     def _update(self, gradients: Mapping[str, Tensor]) -> None:

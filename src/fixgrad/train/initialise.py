@@ -51,4 +51,5 @@ def _sums(start: int, stop: int, key: StreamKey) -> NDArray[np.float64]:
     bits = hash32(np.arange(start * hashes, stop * hashes), key)
     total = ((bits & np.uint32(0xFFFF)) + (bits >> np.uint32(16))).reshape(-1, hashes).sum(axis=1, dtype=np.int64)
     # A uniform of 0..65535 has the mean 65535/2: doubled, everything stays an integer.
-    return np.ldexp((2 * total - UNIFORMS * 0xFFFF).astype(np.float64), -17)
+    normal: NDArray[np.float64] = np.ldexp((2 * total - UNIFORMS * 0xFFFF).astype(np.float64), -17)
+    return normal

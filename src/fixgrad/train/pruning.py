@@ -21,9 +21,7 @@ Masks = Mapping[str, NDArray[np.bool_]]
 
 def layer_densities(spec: DensitySpec, network: Network) -> dict[str, float]:
     """The density of every layer with weights: 'talk', a number, or the path of a file; see `densities_for`."""
-    return densities_for(
-        spec, [(layer.name, isinstance(layer, Conv2d), layer.weight_shape) for layer in network.mac_layers]
-    )
+    return densities_for(spec, [(layer.name, isinstance(layer, Conv2d), layer.weight_shape) for layer in network.mac_layers])
 
 
 def magnitude_masks(

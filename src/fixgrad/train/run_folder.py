@@ -39,14 +39,19 @@ class RunFolder:
         Raises:
             UsageError: there is something at `path`.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            how = f"continue it with `fixgrad train --resume {path}`, or " if (path / CONFIG).exists() else ""
-            raise UsageError(f"{path} already exists: {how}choose another --out")
+        cls.check_free(path)
         (path / CHECKPOINTS).mkdir(parents=True)
         folder = cls(path)
         folder.lock()
         folder.write_json(CONFIG, config)
         return folder
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raise UsageError unless a run can be created at `path`."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            how = f"continue it with `fixgrad train --resume {path}`, or " if (path / CONFIG).exists() else ""
+            raise UsageError(f"{path} already exists: {how}choose another --out")
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -108,10 +113,7 @@ class RunFolder:
 
     def epochs(self) -> list[int]:
         """Epochs of which there is a checkpoint, whole or not, ascending."""
-        matches = (
-            _NAME.fullmatch(path.name.removesuffix(SUFFIX))
-            for path in (self.path / CHECKPOINTS).glob(f"*{SUFFIX}")
-        )
+        matches = (_NAME.fullmatch(path.name.removesuffix(SUFFIX)) for path in (self.path / CHECKPOINTS).glob(f"*{SUFFIX}"))
         return sorted(int(match.group(1)) for match in matches if match)
 
     def save(self, checkpoint: Checkpoint, keep: int | None = None) -> None:

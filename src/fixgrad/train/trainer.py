@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fixgrad.network import Network, Recipe, State
+from fixgrad.network import Network, State
 from fixgrad.network.state_arrays import StateArrays, state_to_arrays
 
 Codes = NDArray[np.integer[Any]]
@@ -122,20 +122,8 @@ class FixedPointTrainer:
         """Exponents of activations and errors."""
         state = self._executor.to_state()
         kinds = {"activation": state.activation_scales, "error": state.error_scales}
-        return {
-            f"{kind}/{name}": history.exponent
-            for kind, histories in kinds.items()
-            for name, history in histories.items()
-        }
+        return {f"{kind}/{name}": history.exponent for kind, histories in kinds.items() for name, history in histories.items()}
 
     def snapshot(self) -> StateArrays:
         """The executor's state."""
         return state_to_arrays(self._executor.to_state())
-
-
-def fixed_point_trainer(network: Network, state: State, recipe: Recipe, total_steps: int) -> FixedPointTrainer:
-    """A trainer on PyTorch, which goes on from `state`."""
-    from fixgrad.train.executor import TorchExecutor
-
-    return FixedPointTrainer(TorchExecutor(network, state, recipe, total_steps))
-

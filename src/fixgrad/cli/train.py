@@ -1,0 +1,258 @@
+"""`fixgrad train`: a run in fixed point, or of the float baseline, from its beginning or from a checkpoint."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fixgrad.errors import UsageError
+
+if TYPE_CHECKING:
+    from fixgrad.train.run import StepCost, TrainingRun
+
+#: The values of `fixgrad.network.Schedule` and `fixgrad.numbers.Rounding`, repeated so that --help need not import NumPy.
+ScheduleName = Literal["constant", "linear", "step"]
+RoundingName = Literal["nearest", "stochastic"]
+WHAT, HOW, SPARSITY, NUMBERS, RUN = "What to train", "How to train", "Sparsity", "Numbers", "The run"
+#: What may be given together with --resume: it changes no bit of the result.
+WITH_RESUME = frozenset({"resume", "checkpoint", "data_dir", "threads", "keep", "machine", "as_json", "tensorboard"})
+
+
+def command(
+    ctx: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Option(help="vgg11, vgg16, digits, or FILE.py:FUNCTION that returns an nn.Module.", rich_help_panel=WHAT),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="cifar10, digits, folders, or FILE.py:FUNCTION that returns a pair of map-style datasets.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder or archive of the data, for sets read from files.", rich_help_panel=WHAT)
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Side in pixels to which images in class folders are brought.", rich_help_panel=WHAT),
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(help="none, crop, flip or crop+flip. (default: what the data set has)", rich_help_panel=WHAT),
+    ] = None,
+    use_float: Annotated[
+        bool,
+        typer.Option("--float", help="Train the float32 baseline: same weights, data and order.", rich_help_panel=WHAT),
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; it must not exist yet.", rich_help_panel=RUN)] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue the run in this folder, to the same bits.", rich_help_panel=RUN)
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="With --resume: the checkpoint, such as epoch-0002. (default: the newest)", rich_help_panel=RUN
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes over the training set. (default: vgg11 30, vgg16 60, digits 24, others 20)", rich_help_panel=HOW
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Images in a step. (default: vgg11 128, digits 32, others 64)", rich_help_panel=HOW),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of initial weights, order, augmentation and rounding.", rich_help_panel=HOW)
+    ] = 0,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Peak learning rate for the mean loss. (default: vgg11 and digits 0.02, others 0.01)", rich_help_panel=HOW
+        ),
+    ] = None,
+    momentum: Annotated[float | None, typer.Option(help="From 0 to below 1. (default: 0.9)", rich_help_panel=HOW)] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="L2 coefficient. (default: 0.0005)", rich_help_panel=HOW)] = None,
+    schedule: Annotated[
+        ScheduleName | None,
+        typer.Option(
+            help="Of the rate after the warm-up: linear falls to 0, step halves every tenth of the run. (default: linear)",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    warmup: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps over which the rate rises from 0. "
+            "(default: vgg11 300, digits 40, others 200 to 1000; at most a quarter of the run)",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    density: Annotated[
+        str | None,
+        typer.Option(
+            help="Share of kernels (CONV) and elements (FC) to keep: talk, a number above 0 up to 1, or a "
+            ".json or .csv file by layer. (default: never pruned)",
+            rich_help_panel=SPARSITY,
+        ),
+    ] = None,
+    prune_epoch: Annotated[
+        int | None,
+        typer.Option(help="Epochs to train dense before pruning. (default: a third of the epochs)", rich_help_panel=SPARSITY),
+    ] = None,
+    stored_bits: Annotated[
+        int | None, typer.Option(help="Bits of a stored weight: 16, 24 or 32. (default: 24)", rich_help_panel=NUMBERS)
+    ] = None,
+    update_rounding: Annotated[
+        RoundingName | None,
+        typer.Option(help="Of momentum and stored weights. (default: nearest)", rich_help_panel=NUMBERS),
+    ] = None,
+    error_rounding: Annotated[
+        RoundingName | None,
+        typer.Option(help="Of back-propagated errors. (default: stochastic)", rich_help_panel=NUMBERS),
+    ] = None,
+    machine: Annotated[
+        str, typer.Option(help="Machine whose time for a training step is predicted.", rich_help_panel=RUN)
+    ] = "kcu1500",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="CPU threads; fixed point gives the same bits with any number. (default: all cores)",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, help="Checkpoints to keep, the newest. (default: all)", rich_help_panel=RUN),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option(help="Write scalars for TensorBoard into the run's folder.", rich_help_panel=RUN)
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object an epoch.", rich_help_panel=RUN)] = False,
+) -> None:
+    """Train a network in sparse 8-bit fixed point, or in float for comparison.
+
+    The run is kept in the folder --out: config.json, metrics.jsonl, TensorBoard events, and a checkpoint an epoch.
+    """
+    given = {name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")}
+    _check_use(resume, checkpoint, given, model=model, data=data, out=out)
+    from fixgrad.network import Schedule
+    from fixgrad.numbers import Rounding
+    from fixgrad.train.plan import Arithmetic
+    from fixgrad.train.request import RunRequest
+    from fixgrad.train.run import TrainingRun
+
+    _use_threads(threads)
+    cost = _step_cost(machine)
+    if resume is not None:
+        run = TrainingRun.resume(resume, checkpoint, None if data_dir is None else str(data_dir))
+    else:
+        assert model is not None
+        assert data is not None
+        assert out is not None
+        request = RunRequest(
+            model=model,
+            data=data,
+            data_dir=None if data_dir is None else str(data_dir),
+            image_size=image_size,
+            augment=augment,
+            arithmetic=Arithmetic.FLOAT if use_float else Arithmetic.FIXED,
+            density=density,
+            prune_epoch=prune_epoch,
+            epochs=epochs,
+            batch=batch,
+            learning_rate=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            schedule=None if schedule is None else Schedule(schedule),
+            warmup_steps=warmup,
+            stored_bits=24 if stored_bits is None else stored_bits,
+            error_rounding=Rounding(error_rounding or "stochastic"),
+            update_rounding=Rounding(update_rounding or "nearest"),
+            seed=seed,
+        )
+        run = TrainingRun.begin(request, out, ["fixgrad", *sys.argv[1:]])
+    _train(run, cost, keep, tensorboard, as_json)
+
+
+def _check_use(resume: Path | None, checkpoint: str | None, given: set[str], **needed: object) -> None:
+    """Refuse options that do not go together."""
+    if resume is None:
+        if checkpoint is not None:
+            raise UsageError("--from names a checkpoint to resume from: give --resume RUN too")
+        missing = [f"--{name}" for name, value in needed.items() if value is None]
+        if missing:
+            raise UsageError(f"{', '.join(missing)} missing: a new run needs --model, --data and --out (see --help)")
+        return
+    changed = sorted(given - WITH_RESUME)
+    if changed:
+        raise UsageError(
+            f"{_option(changed[0])} cannot be given with --resume: the run goes on with the settings in "
+            f"{resume}/config.json; leave it out"
+        )
+
+
+def _option(parameter: str) -> str:
+    return {"use_float": "--float"}.get(parameter, f"--{parameter.replace('_', '-')}")
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _step_cost(machine: str) -> "StepCost | None":
+    from fixgrad.report.step_cost import step_cost_on
+
+    return step_cost_on(machine)
+
+
+def _train(run: "TrainingRun", cost: "StepCost | None", keep: int | None, tensorboard: bool, as_json: bool) -> None:
+    from rich.console import Console
+
+    from fixgrad.report.epoch_lines import epoch_line, heading
+    from fixgrad.train.progress import ProgressWatcher
+
+    console = Console(stderr=as_json)
+    if run.is_complete:
+        console.print(f"{run.folder.path} is complete: {run.plan.epochs} epochs; see `fixgrad report {run.folder.path}`")
+        return
+    with ExitStack() as stack:
+        stack.callback(run.close)
+        stack.enter_context(_told_how_to_resume(run))
+        watchers: list[Any] = []
+        if tensorboard:
+            from fixgrad.train.tensorboard_log import TensorBoardLog
+
+            log = TensorBoardLog(run.folder.tensorboard, len(run.history) * run.plan.steps_per_epoch)
+            stack.callback(log.close)
+            watchers.append(log)
+        if not as_json:
+            console.print(heading(cost.machine if cost else None), soft_wrap=True, highlight=False, style="bold")
+        watchers.append(stack.enter_context(ProgressWatcher(console, run.plan.epochs)))
+        for metrics, timing in run.train(watchers, cost, keep):
+            if as_json:
+                print(json.dumps({**metrics.to_dict(), **timing.to_dict()}), flush=True)
+            else:
+                console.print(epoch_line(metrics, timing), soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def _told_how_to_resume(run: "TrainingRun") -> Iterator[None]:
+    """What to type after an interruption."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"continue with `fixgrad train --resume {run.folder.path}`", err=True)
+        raise

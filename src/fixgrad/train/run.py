@@ -1,0 +1,204 @@
+"""A training run from its beginning, or from any of its checkpoints, to its end."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from fixgrad.errors import DataError, UsageError
+from fixgrad.network import Network, State, initial_state
+from fixgrad.network.state_arrays import StateArrays, state_from_arrays
+from fixgrad.train.checkpoint import Checkpoint
+from fixgrad.train.data import DataSource
+from fixgrad.train.environment import environment
+from fixgrad.train.loop import TrainingLoop, Watcher
+from fixgrad.train.metrics import EpochMetrics, Timing
+from fixgrad.train.plan import Arithmetic, Plan
+from fixgrad.train.request import Prepared, RunRequest, Weights, data_fingerprint, open_request_data, prepare
+from fixgrad.train.run_folder import RunFolder
+from fixgrad.train.trainer import Masks, Trainer
+
+CONFIG_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """A prediction that is printed beside the accuracy.
+
+    Attributes:
+        machine: name of the machine.
+        seconds: predicted time of a training step, from the network, its masks and the batch size.
+    """
+
+    machine: str
+    seconds: Callable[[Network, Masks, int], float]
+
+
+class Finished(NamedTuple):
+    """An epoch that is over and safe on the disk."""
+
+    metrics: EpochMetrics
+    timing: Timing
+
+
+class TrainingRun:
+    """A run that is ready to train. Make one with `begin` or `resume`.
+
+    Attributes:
+        plan: of the run.
+        folder: where it is kept.
+        history: metrics of the epochs done.
+    """
+
+    def __init__(
+        self, plan: Plan, data: DataSource, folder: RunFolder, trainer: Trainer, history: Sequence[EpochMetrics]
+    ) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.history = list(history)
+        self._data = data
+        self._trainer = trainer
+
+    @classmethod
+    def begin(cls, request: RunRequest, out: Path, command: Sequence[str] = ()) -> "TrainingRun":
+        """A new run in the folder `out`, which must not exist; its checkpoint ``epoch-0000`` is written.
+
+        Args:
+            request: what to train.
+            out: folder of the run.
+            command: the command line, for ``config.json``.
+
+        Raises:
+            UsageError: the request makes no sense, or `out` exists.
+            FixgradError: the data or the user's code failed.
+        """
+        RunFolder.check_free(out)
+        prepared = prepare(request)
+        config = {
+            "config_version": CONFIG_VERSION,
+            "command": list(command),
+            "request": request.to_dict(),
+            "plan": prepared.plan.to_dict(),
+            "environment": environment(),
+        }
+        return cls._first(prepared, RunFolder.create(out, config))
+
+    @classmethod
+    def resume(cls, path: Path, checkpoint: str | None = None, data_dir: str | None = None) -> "TrainingRun":
+        """The run in the folder `path`, after its newest checkpoint or the one named.
+
+        Args:
+            path: folder of the run.
+            checkpoint: ``epoch-0002``: later checkpoints are set aside.
+            data_dir: where the data are now, if they have moved.
+
+        Raises:
+            UsageError: there is no run, or no such checkpoint, or another process trains it.
+            DataError: the checkpoint is damaged, or the data are not those of the run.
+        """
+        folder = RunFolder.open(path)
+        folder.lock()
+        config = folder.config()
+        request, plan = _request_and_plan(folder, config)
+        if data_dir is not None:
+            request = request.moved_to(data_dir)
+        if not folder.epochs():  # ended before its first checkpoint
+            prepared = prepare(request)
+            _refuse_other_plan(prepared.plan, plan, f"{path}: what is asked for now")
+            return cls._first(prepared, folder)
+        saved = folder.load(checkpoint)
+        _refuse_other_plan(saved.plan, plan, str(folder.checkpoint_path(saved.epoch)))
+        data = open_request_data(request)
+        if data_fingerprint(data) != plan.fingerprint:
+            raise DataError(f"the images, labels or augmentation of {data.name} are not those that {path} was begun with")
+        trainer = _resumed_trainer(plan, saved.state)
+        folder.set_back(saved)
+        return cls(plan, data, folder, trainer, saved.history)
+
+    @classmethod
+    def _first(cls, prepared: Prepared, folder: RunFolder) -> "TrainingRun":
+        plan, data, weights = prepared
+        run = cls(plan, data, folder, _new_trainer(plan, weights), ())
+        TrainingLoop(plan, data, run._trainer).calibrate()
+        run._save(keep=None)
+        return run
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all epochs are done."""
+        return len(self.history) == self.plan.epochs
+
+    def train(
+        self, watchers: Sequence[Watcher] = (), cost: StepCost | None = None, keep: int | None = None
+    ) -> Iterator[Finished]:
+        """Train what is left; yields each epoch after its metrics and its checkpoint are on the disk.
+
+        Args:
+            watchers: are told what happens.
+            cost: predicts the time of a step.
+            keep: checkpoints to keep; None: all.
+        """
+        loop = TrainingLoop(self.plan, self._data, self._trainer, watchers)
+        begun = time.perf_counter()
+        for metrics in loop.epochs(tuple(self.history)):
+            timing = self._timing(time.perf_counter() - begun, cost)
+            self.history.append(metrics)
+            self.folder.add_metrics({**metrics.to_dict(), **timing.to_dict()})
+            self._save(keep)
+            yield Finished(metrics, timing)
+            begun = time.perf_counter()
+
+    def close(self) -> None:
+        """Let other processes at the folder."""
+        self.folder.release()
+
+    def _timing(self, seconds: float, cost: StepCost | None) -> Timing:
+        if cost is None:
+            return Timing(seconds)
+        step = cost.seconds(self.plan.network, self._trainer.masks(), self.plan.batch)
+        return Timing(seconds, step, cost.machine)
+
+    def _save(self, keep: int | None) -> None:
+        history = tuple(self.history)
+        self.folder.save(Checkpoint(self.plan, len(history), history, self._trainer.snapshot()), keep)
+
+
+def _new_trainer(plan: Plan, weights: Weights) -> Trainer:
+    if plan.arithmetic is Arithmetic.FLOAT:
+        from fixgrad.train.float_baseline import FloatTrainer
+
+        return FloatTrainer(plan.network, weights, plan.recipe, plan.total_steps)
+    return _fixed_point(plan, initial_state(plan.network, weights, plan.recipe))
+
+
+def _resumed_trainer(plan: Plan, saved: StateArrays) -> Trainer:
+    if plan.arithmetic is Arithmetic.FLOAT:
+        from fixgrad.train.float_baseline import FloatTrainer
+
+        return FloatTrainer.from_snapshot(plan.network, saved, plan.recipe, plan.total_steps)
+    return _fixed_point(plan, state_from_arrays(plan.network, saved.arrays, saved.values))
+
+
+def _fixed_point(plan: Plan, state: State) -> Trainer:
+    from fixgrad.train.executor import TorchExecutor
+    from fixgrad.train.trainer import FixedPointTrainer
+
+    return FixedPointTrainer(TorchExecutor(plan.network, state, plan.recipe, plan.total_steps))
+
+
+def _request_and_plan(folder: RunFolder, config: dict[str, object]) -> tuple[RunRequest, Plan]:
+    try:
+        request, plan = config["request"], config["plan"]
+        if config["config_version"] != CONFIG_VERSION or not isinstance(request, dict) or not isinstance(plan, dict):
+            raise DataError(f"its version is {config['config_version']!r}, this program reads {CONFIG_VERSION}")
+        return RunRequest.from_dict(request), Plan.from_dict(plan)
+    except (KeyError, DataError) as problem:
+        raise DataError(f"{folder.path}/config.json is not of a run of this version: {problem}") from None
+
+
+def _refuse_other_plan(found: Plan, expected: Plan, what: str) -> None:
+    ours, theirs = found.to_dict(), expected.to_dict()
+    for key, value in theirs.items():
+        if ours[key] != value:
+            raise UsageError(f"{what} is not of this run: its {key} differs from the one in config.json")
