@@ -19,7 +19,9 @@ import fixgrad
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 RUNTIME: list[str] = PROJECT["project"]["dependencies"]
-TEST_TOOLS: list[str] = PROJECT["project"]["optional-dependencies"]["test"]
+EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
+#: Of all extras; an extra may pull another one of this package's own.
+TEST_TOOLS = [requirement for extra in EXTRAS.values() for requirement in extra if Requirement(requirement).name != "fixgrad"]
 DEPENDENCIES = RUNTIME + TEST_TOOLS
 BUILD: list[str] = PROJECT["build-system"]["requires"]
 
