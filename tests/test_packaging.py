@@ -75,7 +75,7 @@ def test_the_wheel_carries_every_module_and_data_file(tmp_path: Path) -> None:
     expected = {
         path.relative_to(ROOT / "src").as_posix()
         for path in (ROOT / "src" / "fixgrad").rglob("*")
-        if path.suffix in {".py", ".json", ".toml", ".csv"} or path.name == "py.typed"
+        if path.suffix in {".py", ".json", ".toml", ".csv", ".h", ".cpp"} or path.name == "py.typed"
     }
     assert packed == expected
 
