@@ -1,0 +1,1 @@
+"""What a program computes and costs on a machine: bounds, functional and timing simulation, DRAM."""
