@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,13 +29,13 @@ from fixgrad.network.step_table import (
 from fixgrad.network.trace import Trace
 from fixgrad.numbers import Rounding, bit_length
 from fixgrad.train.kernels.choice import choose_kernels
-from fixgrad.train.kernels.convolution import Tile
+from fixgrad.train.kernels.convolution import Accumulators, Product
 from fixgrad.train.kernels.gemm import LARGEST_CODE
-from fixgrad.train.kernels.pointwise import Measured, Placement
+from fixgrad.train.kernels.pointwise import Placement, combined, on_host
 from fixgrad.train.layers import IntegerParameter, MacModule, PassModule, build_layer
 from fixgrad.train.layers.parameter import channels_first
 
-Tiles = Callable[[], Iterator[Tile]]
+Job = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +69,14 @@ class _Requantised(NamedTuple):
 
 
 class _Measurement(NamedTuple):
-    """The measurement of one requantised tensor, on its device, with the scale of its accumulators and its elements."""
+    """The measures of the parts of one requantised tensor, with the scale of its accumulators and its elements."""
 
-    measured: Measured
+    parts: list[Tensor]
     frac: int
     elements: int
 
     def on_host(self) -> _Requantised:
-        seen = self.measured.read()
+        seen = on_host(combined(self.parts))
         bits = bit_length(seen.largest), self.frac
         return _Requantised(bits, seen.saturated / self.elements, seen.overflow)
 
@@ -160,7 +161,7 @@ class TorchExecutor(nn.Module):
         device = torch.device(device)
         self.kernels = choose_kernels(device, path)
         self.layers = nn.ModuleList(build_layer(layer, state, self.kernels, device) for layer in network)
-        parameters = {name: parameter.host for name, parameter in self._parameters_by_name().items()}
+        parameters = {name: parameter.host for name, parameter in self._integer_parameters.items()}
         self._host = State(
             state.step, parameters, dict(state.activation_scales), dict(state.error_scales), set(state.overflows)
         )
@@ -177,13 +178,16 @@ class TorchExecutor(nn.Module):
 
     def calibrate(self, x: Any, labels: Any, *, nhwc: bool = False) -> None:
         """Fill the empty scale histories from one batch, layer by layer: forward, loss, backward. Nothing is updated."""
-        run = self._forward(self._input(x, nhwc), _Pass(False, len(x)), inference=False)
-        self._loss(run, self._labels(labels, len(x)))
-        self._backward(run, None)
+        codes = self._input(x, nhwc)
+        self._run(codes, self._labels(labels, len(codes)), None, keep=False)
 
     def predict(self, x: Any, *, nhwc: bool = False) -> Tensor:
         """Logit codes [batch, classes], int32 (int8 for logits of 8 bits), with the scales in force."""
-        return self._forward(self._input(x, nhwc), _Pass(False, len(x)), inference=True).activations[self.network.logits]
+        codes = self._input(x, nhwc)
+        run = _Pass(False, len(codes))
+        with self.kernels.workers.alone():
+            self._forward(codes, run, inference=True)
+        return run.activations[self.network.logits]
 
     def step(self, x: Any, labels: Any, *, nhwc: bool = False, trace: bool = False) -> StepReport:
         """One training step.
@@ -197,12 +201,10 @@ class TorchExecutor(nn.Module):
         Raises:
             DataError: codes or labels of the wrong shape or range.
         """
-        x, labels = self._input(x, nhwc), self._labels(labels, len(x))
-        table = step_table(self.network, self._host, self.recipe, self.total_steps, len(labels))
-        run = self._forward(x, _Pass(trace, len(x)), inference=False)
-        self._loss(run, labels)
-        self._backward(run, table)
-        seen = run.report()
+        codes = self._input(x, nhwc)
+        classes = self._labels(labels, len(codes))
+        table = step_table(self.network, self._host, self.recipe, self.total_steps, len(codes))
+        seen = self._run(codes, classes, table, keep=trace)
         finish_step(self._host, seen)
         return StepReport(
             seen.loss,
@@ -221,7 +223,7 @@ class TorchExecutor(nn.Module):
             UsageError: the network has no such parameter.
             DataError: the mask's shape is not [out, in] of the parameter.
         """
-        parameters = self._parameters_by_name()
+        parameters = self._integer_parameters
         if parameter not in parameters:
             raise UsageError(f"no parameter {parameter!r} to prune: the network has {', '.join(parameters)}")
         parameters[parameter].prune(mask)
@@ -229,7 +231,7 @@ class TorchExecutor(nn.Module):
     def to_state(self) -> State:
         """A copy of everything that the run has to remember, in NumPy."""
         host = self._host
-        parameters = {name: parameter.to_parameter() for name, parameter in self._parameters_by_name().items()}
+        parameters = {name: parameter.to_parameter() for name, parameter in self._integer_parameters.items()}
         return State(host.step, parameters, dict(host.activation_scales), dict(host.error_scales), set(host.overflows))
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -260,7 +262,8 @@ class TorchExecutor(nn.Module):
             assert isinstance(module, MacModule | PassModule)
             yield module
 
-    def _parameters_by_name(self) -> dict[str, IntegerParameter]:
+    @property
+    def _integer_parameters(self) -> dict[str, IntegerParameter]:
         found: dict[str, IntegerParameter] = {}
         for module in self._modules_in_order():
             if isinstance(module, MacModule):
@@ -269,7 +272,16 @@ class TorchExecutor(nn.Module):
                     found[f"{module.layer.name}.bias"] = module.bias
         return found
 
-    def _forward(self, x: Tensor, run: _Pass, inference: bool) -> _Pass:
+    def _run(self, x: Tensor, labels: NDArray[np.int64], table: StepTable | None, keep: bool) -> Trace:
+        """Forward, loss, backward and, with a table, the update of each layer as soon as its NG is done."""
+        run = _Pass(keep, len(x))
+        with self.kernels.workers.alone():
+            self._forward(x, run, inference=False)
+            self._loss(run, labels)
+            self._backward(run, table)
+            return run.report()
+
+    def _forward(self, x: Tensor, run: _Pass, inference: bool) -> None:
         run.activations[INPUT], run.fracs[INPUT] = x, self.network.input_frac
         for module in self._modules_in_order():
             tensor, name = module.layer.inputs[0], module.layer.name
@@ -280,27 +292,30 @@ class TorchExecutor(nn.Module):
                 run.fracs[name] = run.fracs[tensor]
             if inference:
                 del run.activations[tensor]
-        return run
 
     def _feed_forward(self, module: MacModule, run: _Pass) -> None:
-        layer, pointwise = module.layer, self.kernels.pointwise
+        layer, pointwise, workers = module.layer, self.kernels.pointwise, self.kernels.workers
         x, input_frac = run.activations[layer.inputs[0]], run.fracs[layer.inputs[0]]
         frac, shift_of_bias = accumulator_scale(layer, input_frac, self._host)
-        bias = module.aligned_bias(shift_of_bias)
+        product, bias = module.feed_forward(x), module.aligned_bias(shift_of_bias)
         if layer.name not in self._host.activation_scales:
-            probe = Measured(x.device)
-            for tile in module.feed_forward(x):
-                pointwise.forward_magnitude(tile.sums, bias, layer.relu, probe)
-            self._host.activation_scales[layer.name] = _first_scale(probe, frac)
+            self._host.activation_scales[layer.name] = _first_scale(
+                workers.map(
+                    lambda part: pointwise.measure_forward(product.compute(part).sums, bias, layer.relu), product.tiles
+                ),
+                frac,
+            )
         scales = forward_scales(layer, input_frac, self._host)
         codes = _new_maps(run.batch, self.network.shapes[layer.name], layer.out_bits, x.device)
-        measured = Measured(x.device)
-        for tile in module.feed_forward(x):
-            run.note_overflow(f"{layer.name}/ff", tile.overflow)
-            out = codes[tile.images]
-            pointwise.requantise_forward(tile.sums, bias, layer.relu, scales.shift, layer.out_bits, out, measured)
+
+        def requantise(part: slice) -> Tensor:
+            sums, overflow = product.compute(part)
+            run.note_overflow(f"{layer.name}/ff", overflow)
+            return pointwise.requantise_forward(sums, bias, layer.relu, scales.shift, layer.out_bits, codes[part])
+
+        measures = workers.map(requantise, product.tiles)
         run.activations[layer.name], run.fracs[layer.name] = codes, scales.output_frac
-        run.forward[layer.name] = _Measurement(measured, frac, codes.numel())
+        run.forward[layer.name] = _Measurement(measures, frac, codes.numel())
 
     def _loss(self, run: _Pass, labels: NDArray[np.int64]) -> None:
         tensor = self.network.logits
@@ -309,80 +324,79 @@ class TorchExecutor(nn.Module):
         run.loss = mean_loss(logits, frac, labels)
         run.correct = int((logits.argmax(axis=1) == labels).sum())
         error = torch.from_numpy(loss_gradient(logits, frac, labels)).to(codes.device, torch.int32)
-        tiles = [Tile(slice(0, len(error)), error, None)]
-        self._requantise_error(tensor, lambda: iter(tiles), None, ERROR_FRAC, run)
+        product = Product([slice(0, len(error))], lambda part: Accumulators(error[part], None))
+        for job in self._error_jobs(tensor, product, None, ERROR_FRAC, "loss", run):
+            job()
 
     def _backward(self, run: _Pass, table: StepTable | None) -> None:
         for module in reversed(list(self._modules_in_order())):
             tensor, name = module.layer.inputs[0], module.layer.name
             if isinstance(module, MacModule):
-                gradients = {} if table is None else self._weight_gradient(module, run)
-                if needs_input_error(self.network, module.layer):
-                    self._neuron_gradient(module, run)
-                if table is not None:
-                    self._update(module, gradients, table)
+                self._backward_mac(module, run, table)
                 if tensor not in run.errors:
                     break
             else:
-                run.errors[tensor] = module.neuron_gradient(run.activations[tensor], run.errors[name])
+                x, y, dy = run.activations[tensor], run.activations[name], run.errors[name]
+                run.errors[tensor] = module.neuron_gradient(x, y, dy)
                 run.error_fracs[tensor] = run.error_fracs[name]
             if not run.keep:
                 del run.errors[name], run.activations[name]
 
-    def _weight_gradient(self, module: MacModule, run: _Pass) -> dict[str, Tensor]:
-        name = module.layer.name
-        x, dy = run.activations[module.layer.inputs[0]], run.errors[name]
-        weight = module.weight_gradient(x, dy)
-        run.note_overflow(f"{name}/wg", weight.overflow)
-        gradients = {f"{name}.weight": module.weight.masked(weight.sums)}
-        if module.bias is not None:
-            bias = module.bias_gradient(dy)
-            run.note_overflow(f"{name}/wg", bias.overflow)
-            gradients[f"{name}.bias"] = bias.sums
-        if run.keep:
-            run.gradients |= _to_numpy(gradients)
-        return gradients
+    def _backward_mac(self, module: MacModule, run: _Pass, table: StepTable | None) -> None:
+        """NG and WG in one round of the workers, then the update: NG reads the weights that the update changes."""
+        layer = module.layer
+        tensor = layer.inputs[0]
+        x, dy = run.activations[tensor], run.errors[layer.name]
+        jobs: list[Job] = []
+        if table is not None:
+            weight = module.weight_gradient(x, dy)
+            jobs += weight.tasks
+        if needs_input_error(self.network, layer):
+            product = module.neuron_gradient(dy, x.shape)
+            gate = x if self.network.is_rectified(tensor) else None
+            frac = run.error_fracs[layer.name] + module.weight.host.operand_frac
+            jobs += self._error_jobs(tensor, product, gate, frac, f"{layer.name}/ng", run)
+        self.kernels.workers.map(lambda job: job(), jobs)
+        if table is not None:
+            self._update(module, {"weight": weight.total(), "bias": module.bias_gradient(dy)}, run, table)
 
-    def _neuron_gradient(self, module: MacModule, run: _Pass) -> None:
-        name, tensor = module.layer.name, module.layer.inputs[0]
-        x, dy = run.activations[tensor], run.errors[name]
-        frac = run.error_fracs[name] + module.weight.host.operand_frac
-        gate = x if self.network.is_rectified(tensor) else None
+    def _error_jobs(self, tensor: str, product: Product, gate: Tensor | None, frac: int, phase: str, run: _Pass) -> list[Job]:
+        """What makes the error codes of a tensor from its accumulators, part by part."""
+        pointwise, workers = self.kernels.pointwise, self.kernels.workers
 
-        def tiles() -> Iterator[Tile]:
-            for tile in module.neuron_gradient(dy, x.shape):
-                run.note_overflow(f"{name}/ng", tile.overflow)
-                yield tile
+        def gate_of(part: slice) -> Tensor | None:
+            return None if gate is None else gate[part]
 
-        self._requantise_error(tensor, tiles, gate, frac, run)
-
-    def _requantise_error(self, tensor: str, tiles: Tiles, gate: Tensor | None, frac: int, run: _Pass) -> None:
-        pointwise, batch = self.kernels.pointwise, run.batch
         if tensor not in self._host.error_scales:
-            probe = Measured(self.device)
-            for tile in tiles():
-                pointwise.error_magnitude(tile.sums, None if gate is None else gate[tile.images], probe)
-            self._host.error_scales[tensor] = _first_scale(probe, frac)
+            self._host.error_scales[tensor] = _first_scale(
+                workers.map(lambda part: pointwise.measure_error(product.compute(part).sums, gate_of(part)), product.tiles),
+                frac,
+            )
         scales = error_scales(tensor, frac, self._host, self.recipe.seed)
         key = scales.key if self.recipe.error_rounding is Rounding.STOCHASTIC else None
-        shape = self.network.shapes[tensor]
-        codes = _new_maps(run.batch, shape, OPERAND_BITS, self.device)
-        measured = Measured(self.device)
-        for tile in tiles():
-            place = Placement(tile.images.start, batch)
-            part = None if gate is None else gate[tile.images]
-            pointwise.requantise_error(tile.sums, part, scales.shift, key, place, codes[tile.images], measured)
+        codes = _new_maps(run.batch, self.network.shapes[tensor], OPERAND_BITS, self.device)
+        measures: list[Tensor] = []
         run.errors[tensor], run.error_fracs[tensor] = codes, scales.frac
-        run.backward[tensor] = _Measurement(measured, frac, codes.numel())
+        run.backward[tensor] = _Measurement(measures, frac, codes.numel())
 
-    def _update(self, module: MacModule, gradients: dict[str, Tensor], table: StepTable) -> None:
-        parameters = {f"{module.layer.name}.weight": module.weight, f"{module.layer.name}.bias": module.bias}
-        for name, gradient in gradients.items():
-            parameter = parameters[name]
-            assert parameter is not None
-            parameter.update(
-                gradient, table.updates[name], table.constants, self.recipe.update_rounding, self.kernels.pointwise
-            )
+        def requantise(part: slice) -> None:
+            sums, overflow = product.compute(part)
+            run.note_overflow(phase, overflow)
+            place = Placement(part.start, run.batch)
+            measures.append(pointwise.requantise_error(sums, gate_of(part), scales.shift, key, place, codes[part]))
+
+        return [partial(requantise, part) for part in product.tiles]
+
+    def _update(self, module: MacModule, gradients: dict[str, Accumulators | None], run: _Pass, table: StepTable) -> None:
+        for kind, gradient in gradients.items():
+            if gradient is None:
+                continue
+            name = f"{module.layer.name}.{kind}"
+            parameter = self._integer_parameters[name]
+            run.note_overflow(f"{module.layer.name}/wg", gradient.overflow)
+            if run.keep:
+                run.gradients |= _to_numpy({name: parameter.masked(gradient.sums)})
+            parameter.update(gradient.sums, table.updates[name], table.constants, self.recipe.update_rounding, self.kernels)
 
     def _input(self, x: Any, nhwc: bool) -> Tensor:
         codes = torch.as_tensor(x)
@@ -420,8 +434,8 @@ def _check_widths(network: Network) -> None:
                 )
 
 
-def _first_scale(probe: Measured, frac: int) -> ScaleHistory:
-    return ScaleHistory().after(bit_length(probe.read().largest), frac)
+def _first_scale(measures: list[Tensor], frac: int) -> ScaleHistory:
+    return ScaleHistory().after(bit_length(on_host(combined(measures)).largest), frac)
 
 
 def _new_maps(batch: int, shape: tuple[int, ...], bits: int, device: torch.device) -> Tensor:

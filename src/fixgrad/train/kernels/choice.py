@@ -1,5 +1,7 @@
 """Which kernels a device takes. Every choice gives the same bits."""
 
+import logging
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -7,19 +9,38 @@ import torch
 from fixgrad.train.kernels.gemm import GemmPath, choose_path
 from fixgrad.train.kernels.pointwise import Pointwise
 from fixgrad.train.kernels.pointwise_torch import TorchPointwise
+from fixgrad.train.kernels.workers import Workers, workers
+
+_log = logging.getLogger(__name__)
 
 
 class Kernels(NamedTuple):
-    """The kernels in force: the path of integer products, and the pointwise functions."""
+    """The kernels in force: the path of integer products, the pointwise functions, and the threads that run them."""
 
     path: GemmPath
     pointwise: Pointwise
+    workers: Workers
 
 
-def choose_kernels(device: torch.device, path: str = "auto") -> Kernels:
-    """Kernels for a device.
+def choose_kernels(device: torch.device, path: str = "auto", fused: bool = True) -> Kernels:
+    """Kernels for a device, with as many threads on the CPU as `torch.get_num_threads` says.
 
     Args:
         path: ``"auto"``, or the path of integer products to force (see `choose_path`, also for what is raised).
+        fused: whether pointwise functions may be compiled.
     """
-    return Kernels(choose_path(path, device), TorchPointwise())
+    on_cpu = device.type == "cpu"
+    pointwise = _fused_pointwise() if on_cpu and fused else None
+    team = workers(torch.get_num_threads() if on_cpu else 1)
+    return Kernels(choose_path(path, device), pointwise or TorchPointwise(), team)
+
+
+@lru_cache
+def _fused_pointwise() -> Pointwise | None:
+    """The compiled functions, or None where Numba does not work: training is slower then, and the same."""
+    try:
+        from fixgrad.train.kernels.pointwise_numba import NumbaPointwise
+    except Exception as problem:  # whatever a broken installation raises
+        _log.warning("Numba does not work here (%s): pointwise functions run in eager PyTorch, several times slower", problem)
+        return None
+    return NumbaPointwise()

@@ -1,98 +1,168 @@
-"""FF, NG and WG of a convolution as tiles of integer GEMMs; feature maps are [images, rows, columns, channels]."""
+"""FF, NG and WG as tiles of integer GEMMs; feature maps are [images, rows, columns, channels]."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from fixgrad.train.kernels.choice import Kernels
 from fixgrad.train.kernels.gemm import SAFE_TERMS, GemmPath, gemm, gemm_exact, wrap
-from fixgrad.train.kernels.im2col import Windows, im2col, image_tiles
+from fixgrad.train.kernels.im2col import Windows, im2col
+from fixgrad.train.kernels.tiles import TILE_BYTES, image_tiles, split
+
+#: WG adds the sums of its tiles: with this many pixels a tile, the products outweigh the additions.
+_WG_PIXELS = 1536
+#: Products below this many take less time than waking another thread.
+_SMALL_PRODUCTS = 1 << 24
 
 
-class Tile(NamedTuple):
-    """Accumulators of some images of the batch.
+class Accumulators(NamedTuple):
+    """Sums of products.
 
     Attributes:
-        images: which ones.
-        sums: int32 [images, rows, columns, channels] or [images, features], wrapped.
+        sums: int32, wrapped.
         overflow: bool scalar, or None where the length of the sums rules an overflow out.
     """
 
-    images: slice
     sums: Tensor
     overflow: Tensor | None
 
 
-class Gradient(NamedTuple):
-    """A gradient summed over the batch: int32, wrapped; `overflow` as in `Tile`."""
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product of FF or NG that is computed tile by tile of images, by any thread and in any order.
 
-    sums: Tensor
-    overflow: Tensor | None
+    Attributes:
+        tiles: parts of the batch.
+        compute: accumulators of a part: [images, rows, columns, channels] or [images, features].
+    """
+
+    tiles: list[slice]
+    compute: Callable[[slice], Accumulators]
 
 
-def product(a: Tensor, b: Tensor, path: GemmPath) -> Gradient:
+class SummedProduct:
+    """A product of WG, the sum of many, which any thread adds in any order.
+
+    Args:
+        tasks: each computes the int32 sums of a part, wrapped, or int64 ones where they may leave 32 bits. The key of a
+            part says which rows of the result it adds to.
+        shape: of the result.
+    """
+
+    def __init__(self, tasks: list[tuple[int, Callable[[], Tensor]]], shape: tuple[int, ...]) -> None:
+        self.tasks = [lambda key=key, compute=compute: self._add(key, compute()) for key, compute in tasks]
+        self._shape = shape
+        self._parts: dict[tuple[int, int], Tensor] = {}
+
+    def _add(self, key: int, part: Tensor) -> None:
+        """Each thread has a sum of its own."""
+        mine = key, threading.get_ident()
+        total = self._parts.get(mine)
+        self._parts[mine] = part if total is None else total.add_(part)
+
+    def total(self) -> Accumulators:
+        """The sum, once all tasks are done."""
+        rows: dict[int, Tensor] = {}
+        for (key, _), part in sorted(self._parts.items(), key=lambda item: item[0]):
+            rows[key] = rows[key].add_(part) if key in rows else part
+        sums = torch.cat(list(rows.values())) if len(rows) > 1 else next(iter(rows.values()))
+        wrapped = Accumulators(sums, None) if sums.dtype == torch.int32 else Accumulators(*wrap(sums))
+        return wrapped._replace(sums=wrapped.sums.reshape(self._shape))
+
+
+def multiply(a: Tensor, b: Tensor, path: GemmPath) -> Accumulators:
     """a [M, K] times b [K, N] with the overflow flag of its accumulators."""
     if a.shape[1] <= SAFE_TERMS:
-        return Gradient(gemm(a, b, path), None)
-    return Gradient(*wrap(gemm_exact(a, b, path)))
+        return Accumulators(gemm(a, b, path), None)
+    return Accumulators(*wrap(gemm_exact(a, b, path)))
 
 
-def slide(maps: Tensor, kernels: Tensor, windows: Windows, path: GemmPath) -> Iterator[Tile]:
-    """Slide kernels over feature maps: the products of FF and NG, tile by tile.
+def multiply_rows(a: Tensor, b: Tensor, kernels: Kernels) -> Product:
+    """The product of a [images, K] and b [K, N], in parts of the images."""
+    tiles = image_tiles(len(a), a.shape[1] + 4 * b.shape[1], workers=kernels.workers.count)
+    return Product(tiles, lambda images: multiply(a[images], b, kernels.path))
+
+
+def slide(maps: Tensor, weights: Tensor, windows: Windows, kernels: Kernels) -> Product:
+    """Slide kernels over feature maps: the products of FF and NG.
 
     Args:
         maps: int8 [images, rows, columns, groups * channels].
-        kernels: int8 [groups, taps * channels, outputs of a group], for example a transposed view.
+        weights: int8 [groups, taps * channels, outputs of a group], for example a transposed view.
 
-    Yields:
-        tiles with sums [images, *windows.outputs, groups * outputs of a group].
+    Returns:
+        accumulators [images, *windows.outputs, groups * outputs of a group].
     """
-    groups, depth, outputs = kernels.shape
-    for images in image_tiles(len(maps), windows.outputs[0] * windows.outputs[1] * depth):
-        shape = (images.stop - images.start, *windows.outputs, outputs)
+    groups, depth, outputs = weights.shape
+    positions = windows.outputs[0] * windows.outputs[1]
+    tiles = image_tiles(len(maps), positions * (depth + 4 * outputs), workers=kernels.workers.count)
+
+    def compute(images: slice) -> Accumulators:
         parts = [
-            product(im2col(part, windows), kernel, path)
-            for part, kernel in zip(maps[images].chunk(groups, dim=3), kernels, strict=True)
+            multiply(im2col(part, windows), weight, kernels.path)
+            for part, weight in zip(maps[images].chunk(groups, dim=3), weights, strict=True)
         ]
-        sums = [part.sums.reshape(shape) for part in parts]
-        yield Tile(images, sums[0] if groups == 1 else torch.cat(sums, dim=3), _any(parts))
+        sums = parts[0].sums if groups == 1 else torch.cat([part.sums for part in parts], dim=1)
+        return Accumulators(sums.reshape(-1, *windows.outputs, groups * outputs), _any(parts))
+
+    return Product(tiles, compute)
 
 
-def correlate(maps: Tensor, errors: Tensor, windows: Windows, groups: int, path: GemmPath) -> Gradient:
+def correlate(maps: Tensor, errors: Tensor, windows: Windows, groups: int, kernels: Kernels) -> SummedProduct:
     """Correlate what the taps saw with the errors: the products of WG.
+
+    Threads share the images where there are many, else the outputs: then no sums of several threads have to be added.
 
     Args:
         maps: int8 [images, rows, columns, groups * channels].
         errors: int8 [images, *windows.outputs, groups * outputs of a group].
 
     Returns:
-        int32 [groups * outputs of a group, kernel rows, kernel columns, channels].
+        accumulators [groups * outputs of a group, kernel rows, kernel columns, channels].
     """
-    parts = [
-        _correlate_group(map_part, error_part, windows, path)
-        for map_part, error_part in zip(maps.chunk(groups, dim=3), errors.chunk(groups, dim=3), strict=True)
+    inputs, outputs = maps.shape[3] // groups, errors.shape[3] // groups
+    positions, depth = windows.outputs[0] * windows.outputs[1], windows.kernel[0] * windows.kernel[1] * inputs
+    product = gemm if len(maps) * positions <= SAFE_TERMS else gemm_exact
+    team = kernels.workers.count
+    tiles = image_tiles(len(maps), positions * depth, max(TILE_BYTES, _WG_PIXELS * depth))
+    small = len(maps) * positions * depth * outputs < _SMALL_PRODUCTS
+    parts = split(outputs, 1 if small or len(tiles) * groups >= 2 * team else team)
+
+    def task(group: int, rows: slice, images: slice) -> Callable[[], Tensor]:
+        begin = group * outputs
+        channels, seen = slice(begin + rows.start, begin + rows.stop), slice(group * inputs, (group + 1) * inputs)
+
+        def compute() -> Tensor:
+            pixels = errors[images, :, :, channels].reshape(-1, rows.stop - rows.start)
+            return product(pixels.t(), im2col(maps[images, :, :, seen], windows), kernels.path)
+
+        return compute
+
+    tasks = [
+        (group * len(parts) + index, task(group, rows, images))
+        for group in range(groups)
+        for index, rows in enumerate(parts)
+        for images in tiles
     ]
-    shape = (errors.shape[3], *windows.kernel, maps.shape[3] // groups)
-    sums = parts[0].sums if groups == 1 else torch.cat([part.sums for part in parts])
-    return Gradient(sums.reshape(shape), _any(parts))
+    return SummedProduct(tasks, (groups * outputs, *windows.kernel, inputs))
 
 
-def _correlate_group(maps: Tensor, errors: Tensor, windows: Windows, path: GemmPath) -> Gradient:
-    outputs, depth = errors.shape[3], windows.kernel[0] * windows.kernel[1] * maps.shape[3]
-    positions = windows.outputs[0] * windows.outputs[1]
-    safe = len(maps) * positions <= SAFE_TERMS
-    total: Tensor | None = None
-    for images in image_tiles(len(maps), positions * depth):
-        pixels = errors[images].reshape(-1, outputs)
-        multiply = gemm if safe else gemm_exact
-        sums = multiply(pixels.t(), im2col(maps[images], windows), path)
-        total = sums if total is None else total.add_(sums)
-    if total is None:
-        raise ValueError("a batch holds one image at least")
-    return Gradient(total, None) if safe else Gradient(*wrap(total))
+def correlate_rows(x: Tensor, dy: Tensor, kernels: Kernels) -> SummedProduct:
+    """The products of WG of a linear layer: dy^T [out, images] times x [images, in], in parts of the outputs."""
+    product = gemm if len(x) <= SAFE_TERMS else gemm_exact
+
+    def task(rows: slice) -> Callable[[], Tensor]:
+        return lambda: product(dy[:, rows].t(), x, kernels.path)
+
+    small = x.numel() * dy.shape[1] < _SMALL_PRODUCTS
+    parts = split(dy.shape[1], 1 if small else kernels.workers.count)
+    return SummedProduct([(key, task(rows)) for key, rows in enumerate(parts)], (dy.shape[1], x.shape[1]))
 
 
-def _any(parts: list[Gradient]) -> Tensor | None:
+def _any(parts: list[Accumulators]) -> Tensor | None:
     flags = [part.overflow for part in parts if part.overflow is not None]
     return torch.stack(flags).any() if flags else None

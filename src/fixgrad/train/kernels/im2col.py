@@ -4,7 +4,6 @@ The same windows serve all three GEMMs: FF slides them over the padded input, WG
 flipped kernel over the error, spread out by the stride.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +12,6 @@ from torch import Tensor
 from fixgrad.numbers.convolution import ConvGeometry
 
 Pair = tuple[int, int]
-
-#: Bytes that the matrix of one tile may take: a few megabytes stay in the cache until the product has read them.
-TILE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +75,6 @@ def im2col(maps: Tensor, windows: Windows) -> Tensor:
     strides = (image, sh * row, sw * channels, dh * row, dw * channels, 1)
     view = padded.as_strided((images, oh, ow, kh, kw, channels), strides)
     return view.reshape(images * oh * ow, kh * kw * channels)
-
-
-def image_tiles(images: int, bytes_per_image: int) -> Iterator[slice]:
-    """Parts of the batch whose buffers stay within TILE_BYTES, of one image at least."""
-    step = max(1, TILE_BYTES // max(1, bytes_per_image))
-    for start in range(0, images, step):
-        yield slice(start, min(start + step, images))
 
 
 def _padded(maps: Tensor, windows: Windows) -> Tensor:

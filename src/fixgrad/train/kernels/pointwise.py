@@ -22,42 +22,35 @@ class Placement(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Largest magnitude of an accumulator, number of saturated elements, and whether a bias left 32 bits."""
+    """Largest magnitude of an accumulator, number of saturated elements, and whether adding a bias left 32 bits."""
 
     largest: int
     saturated: int
     overflow: bool
 
 
-class Measured:
-    """What the range detector and the saturation counter of one tensor saw, kept on its device.
+def combined(measures: list[Tensor]) -> Tensor:
+    """The measure of a tensor from those of its parts."""
+    if len(measures) == 1:
+        return measures[0]
+    stacked = torch.stack(measures)
+    largest, overflow = stacked[:, 0].amax(), stacked[:, 2].amax()
+    return torch.stack((largest, stacked[:, 1].sum(), overflow))
 
-    `values` is int64 [3]: largest magnitude of an accumulator, number of saturated elements, and 1 after an overflow.
-    """
 
-    def __init__(self, device: torch.device) -> None:
-        self.values = torch.zeros(3, dtype=torch.int64, device=device)
-
-    def note_magnitude(self, largest: Tensor) -> None:
-        torch.maximum(self.values[0], largest, out=self.values[0])
-
-    def note_saturated(self, count: Tensor) -> None:
-        self.values[1] += count
-
-    def note_overflow(self, flag: Tensor) -> None:
-        self.values[2] |= flag.to(torch.int64)
-
-    def read(self) -> Seen:
-        """What was seen so far, on the host."""
-        largest, saturated, overflow = self.values.tolist()
-        return Seen(largest, saturated, bool(overflow))
+def on_host(measure: Tensor) -> Seen:
+    """What a measure says."""
+    largest, saturated, overflow = measure.tolist()
+    return Seen(largest, saturated, bool(overflow))
 
 
 class UpdateJob(NamedTuple):
-    """The update of one parameter, in place.
+    """The update of one parameter, or some of its outputs, in place.
 
     Attributes:
-        stored, momentum, gradient: int32, one shape, [out, rows, columns, in] for a convolution, contiguous.
+        stored, momentum, gradient: int32, one shape, [out, taps, in] of a weight, [1, 1, out] of a bias, contiguous.
+        mask: bool [out, in], the weights that live, or None for all.
+        first: position of the first output in the parameter.
         operand: int8 in that shape, to be filled from the new stored values; None for a bias.
         operand_shift: right shift from stored codes to operands.
         key: stream of stochastic rounding, None for nearest.
@@ -66,6 +59,8 @@ class UpdateJob(NamedTuple):
     stored: Tensor
     momentum: Tensor
     gradient: Tensor
+    mask: Tensor | None
+    first: int
     operand: Tensor | None
     operand_shift: int
     formats: ParameterFormats
@@ -75,48 +70,37 @@ class UpdateJob(NamedTuple):
 
 
 class Pointwise(Protocol):
-    """Pointwise functions on tensors with channels innermost: [images, rows, columns, channels] or [images, features]."""
+    """Pointwise functions on tensors with channels innermost: [images, rows, columns, channels] or [images, features].
 
-    def forward_magnitude(self, sums: Tensor, bias: Tensor | None, relu: bool, measured: Measured) -> None:
-        """Measure FF accumulators after bias and rectifier (calibration)."""
+    A *measure* is what the range detector and the saturation counter saw, on the tensor's device: int64 [3] in the order of
+    `Seen`.
+    """
 
-    def requantise_forward(
-        self, sums: Tensor, bias: Tensor | None, relu: bool, shift: int, bits: int, out: Tensor, measured: Measured
-    ) -> None:
-        """FF accumulators int32, plus the aligned bias int32 [channels], to codes of `bits` bits in `out`."""
+    def measure_forward(self, sums: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+        """The measure of FF accumulators after bias and rectifier (calibration)."""
 
-    def error_magnitude(self, sums: Tensor, gate: Tensor | None, measured: Measured) -> None:
-        """Measure NG accumulators behind the gate (calibration)."""
+    def requantise_forward(self, sums: Tensor, bias: Tensor | None, relu: bool, shift: int, bits: int, out: Tensor) -> Tensor:
+        """FF accumulators int32, plus the aligned bias int32 [channels], to codes of `bits` bits in `out`; their measure."""
+
+    def measure_error(self, sums: Tensor, gate: Tensor | None) -> Tensor:
+        """The measure of NG accumulators behind the gate (calibration)."""
 
     def requantise_error(
-        self,
-        sums: Tensor,
-        gate: Tensor | None,
-        shift: int,
-        key: StreamKey | None,
-        place: Placement,
-        out: Tensor,
-        measured: Measured,
-    ) -> None:
-        """NG accumulators int32, set to 0 where `gate` (int8 codes) is not positive, to int8 codes in `out`.
+        self, sums: Tensor, gate: Tensor | None, shift: int, key: StreamKey | None, place: Placement, out: Tensor
+    ) -> Tensor:
+        """NG accumulators int32, set to 0 where `gate` (int8 codes) is not positive, to int8 codes in `out`; their measure.
 
         Rounding is stochastic on the stream `key`, or to nearest without one.
         """
 
-    def pool(self, maps: Tensor, window: tuple[int, int]) -> Tensor:
-        """Maximum of each window."""
+    def pool(self, maps: Tensor, window: tuple[int, int], out: Tensor) -> None:
+        """Maximum of each window of int8 codes."""
 
-    def pool_error(self, maps: Tensor, errors: Tensor, window: tuple[int, int]) -> Tensor:
+    def pool_error(self, maps: Tensor, pooled: Tensor, errors: Tensor, window: tuple[int, int], out: Tensor) -> None:
         """The error of each window at its first maximum in raster order, zero elsewhere."""
 
-    def rectify_error(self, maps: Tensor, errors: Tensor) -> Tensor:
-        """The errors where `maps` is positive, zero elsewhere."""
-
     def column_sums(self, errors: Tensor) -> Tensor:
-        """Sums over all but the last dimension, int64."""
+        """Sums of int8 codes over all but the last dimension, int64."""
 
-    def update(self, job: UpdateJob) -> int:
-        """Update a parameter in place; returns its largest stored magnitude."""
-
-    def operand(self, stored: Tensor, shift: int, out: Tensor) -> None:
-        """8-bit operands of stored codes: their rounded, saturated top."""
+    def update(self, job: UpdateJob) -> Tensor:
+        """Update a parameter, or some of its outputs, in place; its largest stored magnitude, an int64 scalar."""

@@ -11,83 +11,57 @@ from fixgrad.network.recipe import MOMENTUM_FRAC, OPERAND_BITS
 from fixgrad.network.update import TERM_BITS
 from fixgrad.numbers import StreamKey
 from fixgrad.numbers.counter_hash import HASH_KEY_ROUND, HASH_ROUNDS
-from fixgrad.train.kernels.pointwise import Measured, Placement, UpdateJob
+from fixgrad.train.kernels.pointwise import Placement, UpdateJob
 
 
 class TorchPointwise:
     """See `fixgrad.train.kernels.pointwise.Pointwise`."""
 
-    def add_bias(self, sums: Tensor, bias: Tensor | None, relu: bool, measured: Measured) -> Tensor:
-        if bias is not None:
-            total = sums + bias
-            # A sum leaves 32 bits where both terms have one sign and the total the other.
-            measured.note_overflow((((total ^ sums) & (total ^ bias)) < 0).any())
-            sums = total
-        return sums.clamp_min(0) if relu else sums
+    def measure_forward(self, sums: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+        return _measure(*_biased(sums, bias, relu))
 
-    def forward_magnitude(self, sums: Tensor, bias: Tensor | None, relu: bool, measured: Measured) -> None:
-        _measure(self.add_bias(sums, bias, relu, measured), measured)
+    def requantise_forward(self, sums: Tensor, bias: Tensor | None, relu: bool, shift: int, bits: int, out: Tensor) -> Tensor:
+        sums, overflow = _biased(sums, bias, relu)
+        return _measure(sums, overflow, _saturate_into(out, _shift_nearest(sums, shift), bits))
 
-    def requantise_forward(
-        self, sums: Tensor, bias: Tensor | None, relu: bool, shift: int, bits: int, out: Tensor, measured: Measured
-    ) -> None:
-        sums = self.add_bias(sums, bias, relu, measured)
-        _measure(sums, measured)
-        _saturate_into(out, _shift_nearest(sums, shift), bits, measured)
-
-    def error_magnitude(self, sums: Tensor, gate: Tensor | None, measured: Measured) -> None:
-        _measure(_gated(sums, gate), measured)
+    def measure_error(self, sums: Tensor, gate: Tensor | None) -> Tensor:
+        return _measure(_gated(sums, gate))
 
     def requantise_error(
-        self,
-        sums: Tensor,
-        gate: Tensor | None,
-        shift: int,
-        key: StreamKey | None,
-        place: Placement,
-        out: Tensor,
-        measured: Measured,
-    ) -> None:
+        self, sums: Tensor, gate: Tensor | None, shift: int, key: StreamKey | None, place: Placement, out: Tensor
+    ) -> Tensor:
         sums = _gated(sums, gate)
-        _measure(sums, measured)
         if key is None or shift == 0:
             rounded = _shift_nearest(sums, shift)
         else:
             random = hash32(element_index(sums.shape, place, sums.device), key)
             rounded = _shift_stochastic(sums.to(torch.int64), shift, random)
-        _saturate_into(out, rounded, OPERAND_BITS, measured)
+        return _measure(sums, saturated=_saturate_into(out, rounded, OPERAND_BITS))
 
-    def pool(self, maps: Tensor, window: tuple[int, int]) -> Tensor:
-        return _pool_windows(maps, window).amax(dim=(2, 4))
+    def pool(self, maps: Tensor, window: tuple[int, int], out: Tensor) -> None:
+        out.copy_(_pool_windows(maps, window).amax(dim=(2, 4)))
 
-    def pool_error(self, maps: Tensor, errors: Tensor, window: tuple[int, int]) -> Tensor:
-        """The error of each window goes to its first maximum in raster order."""
-        windows = _pool_windows(maps, window)
-        largest = windows.amax(dim=(2, 4))
-        spread = torch.zeros_like(maps)
-        open_windows = torch.ones_like(largest, dtype=torch.bool)
-        targets = _pool_windows(spread, window)
+    def pool_error(self, maps: Tensor, pooled: Tensor, errors: Tensor, window: tuple[int, int], out: Tensor) -> None:
+        out.zero_()
+        windows, targets = _pool_windows(maps, window), _pool_windows(out, window)
+        open_windows = torch.ones_like(pooled, dtype=torch.bool)
         for row in range(window[0]):
             for column in range(window[1]):
-                hit = open_windows & (windows[:, :, row, :, column] == largest)
+                hit = open_windows & (windows[:, :, row, :, column] == pooled)
                 targets[:, :, row, :, column] = errors * hit
                 open_windows &= ~hit
-        return spread
-
-    def rectify_error(self, maps: Tensor, errors: Tensor) -> Tensor:
-        return errors * (maps > 0)
 
     def column_sums(self, errors: Tensor) -> Tensor:
         return errors.reshape(-1, errors.shape[-1]).sum(dim=0, dtype=torch.int64)
 
-    def update(self, job: UpdateJob) -> int:
-        random = None
-        if job.key is not None:
-            random = hash32(_parameter_index(job.stored), job.key)
-        stored, momentum = job.stored.to(torch.int64), job.momentum.to(torch.int64)
+    def update(self, job: UpdateJob) -> Tensor:
+        random = None if job.key is None else hash32(_parameter_index(job.stored, job.first), job.key)
+        stored, momentum, gradient = (codes.to(torch.int64) for codes in (job.stored, job.momentum, job.gradient))
+        if job.mask is not None:
+            gradient = gradient * job.mask[:, None]
         constants, shifts = job.constants, job.shifts
         total = momentum * constants.momentum
-        total += _align(job.gradient.to(torch.int64) * constants.rate.mantissa, shifts.gradient, TERM_BITS)
+        total += _align(gradient * constants.rate.mantissa, shifts.gradient, TERM_BITS)
         total += _align(stored * constants.decay.mantissa, shifts.decay, TERM_BITS)
         momentum = _saturate(_shift_round(total, MOMENTUM_FRAC, random), job.formats.momentum_bits)
         if shifts.step >= 0:
@@ -99,11 +73,8 @@ class TorchPointwise:
         job.momentum.copy_(momentum)
         job.stored.copy_(stored)
         if job.operand is not None:
-            self.operand(job.stored, job.operand_shift, job.operand)
-        return int(stored.abs().amax())
-
-    def operand(self, stored: Tensor, shift: int, out: Tensor) -> None:
-        out.copy_(_saturate(_shift_nearest(stored, shift), OPERAND_BITS))
+            job.operand.copy_(_saturate(_shift_nearest(stored, job.operand_shift), OPERAND_BITS))
+        return stored.abs().amax()
 
 
 def hash32(element: Tensor, key: StreamKey) -> Tensor:
@@ -134,13 +105,11 @@ def element_index(shape: torch.Size, place: Placement, device: torch.device) -> 
     return _modulo32(((channel * pixels + pixel) * place.batch + image).reshape(shape))
 
 
-def _parameter_index(stored: Tensor) -> Tensor:
-    """Linear index of each element in [out, in, rows, columns] order, for a tensor [out, rows, columns, in]."""
-    linear = torch.arange(stored.numel(), device=stored.device)
-    if stored.dim() != 4:
-        return _modulo32(linear.reshape(stored.shape))
-    outputs, rows, columns, inputs = stored.shape
-    return _modulo32(linear.reshape(outputs, inputs, rows, columns).permute(0, 2, 3, 1))
+def _parameter_index(stored: Tensor, first: int) -> Tensor:
+    """Linear index of each element of [out, taps, in] in the parameter's own order, [out, in, taps]."""
+    outputs, taps, inputs = stored.shape
+    linear = torch.arange(stored.numel(), device=stored.device) + first * taps * inputs
+    return _modulo32(linear.reshape(outputs, inputs, taps).transpose(1, 2))
 
 
 def _modulo32(index: Tensor) -> Tensor:
@@ -163,9 +132,24 @@ def _gated(sums: Tensor, gate: Tensor | None) -> Tensor:
     return sums if gate is None else sums * (gate > 0)
 
 
-def _measure(sums: Tensor, measured: Measured) -> None:
+def _biased(sums: Tensor, bias: Tensor | None, relu: bool) -> tuple[Tensor, Tensor | None]:
+    """Sums with bias and rectifier, and whether adding the bias left 32 bits."""
+    overflow = None
+    if bias is not None:
+        total = sums + bias
+        # A sum leaves 32 bits where both terms have one sign and the total the other.
+        overflow = (((total ^ sums) & (total ^ bias)) < 0).any()
+        sums = total
+    return sums.clamp_min(0) if relu else sums, overflow
+
+
+def _measure(sums: Tensor, overflow: Tensor | None = None, saturated: Tensor | None = None) -> Tensor:
     low, high = torch.aminmax(sums)
-    measured.note_magnitude(torch.maximum(high.to(torch.int64), -low.to(torch.int64)))
+    largest = torch.maximum(high.to(torch.int64), -low.to(torch.int64))
+    none = torch.zeros_like(largest)
+    return torch.stack(
+        (largest, none if saturated is None else saturated, none if overflow is None else overflow.to(torch.int64))
+    )
 
 
 def _saturate(values: Tensor, bits: int) -> Tensor:
@@ -173,10 +157,11 @@ def _saturate(values: Tensor, bits: int) -> Tensor:
     return values.clamp(-limit, limit)
 
 
-def _saturate_into(out: Tensor, values: Tensor, bits: int, measured: Measured) -> None:
+def _saturate_into(out: Tensor, values: Tensor, bits: int) -> Tensor:
+    """Writes saturated codes; returns how many saturated."""
     codes = _saturate(values, bits)
-    measured.note_saturated((codes != values).sum())
     out.copy_(codes)
+    return (codes != values).sum()
 
 
 def _shift_nearest(values: Tensor, shift: int) -> Tensor:

@@ -1,12 +1,10 @@
 """Convolution of integer tensors, [images, rows, columns, channels]."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from fixgrad.network import layers as description
-from fixgrad.train.kernels.convolution import Gradient, Tile, correlate, slide
+from fixgrad.train.kernels.convolution import Product, SummedProduct, correlate, slide
 from fixgrad.train.kernels.im2col import Pair, Windows, forward_windows, gradient_windows
 from fixgrad.train.layers.mac import MacModule
 
@@ -16,19 +14,19 @@ class Conv2d(MacModule):
 
     layer: description.Conv2d
 
-    def feed_forward(self, x: Tensor) -> Iterator[Tile]:
+    def feed_forward(self, x: Tensor) -> Product:
         """FF, y = W x: im2col(x) [pixels, taps * in] times W^T [taps * in, out]."""
-        return slide(x, self._grouped().flatten(2).transpose(1, 2), self._windows(x.shape), self.kernels.path)
+        return slide(x, self._grouped().flatten(2).transpose(1, 2), self._windows(x.shape), self.kernels)
 
-    def neuron_gradient(self, dy: Tensor, input_shape: torch.Size) -> Iterator[Tile]:
+    def neuron_gradient(self, dy: Tensor, input_shape: torch.Size) -> Product:
         """NG, dx = W^T dy: im2col(dy) [pixels, taps * out] times the flipped W [taps * out, in]."""
         flipped = self._grouped().flip(2, 3).permute(0, 2, 3, 1, 4).flatten(1, 3)
         windows = gradient_windows(_size(input_shape), self.layer.kernel, self.layer.geometry)
-        return slide(dy, flipped, windows, self.kernels.path)
+        return slide(dy, flipped, windows, self.kernels)
 
-    def weight_gradient(self, x: Tensor, dy: Tensor) -> Gradient:
+    def weight_gradient(self, x: Tensor, dy: Tensor) -> SummedProduct:
         """WG, dW = dy x^T: dy^T [out, pixels] times im2col(x) [pixels, taps * in]."""
-        return correlate(x, dy, self._windows(x.shape), self.layer.geometry.groups, self.kernels.path)
+        return correlate(x, dy, self._windows(x.shape), self.layer.geometry.groups, self.kernels)
 
     def _grouped(self) -> Tensor:
         """The operand codes as [groups, outputs of a group, rows, columns, inputs of a group]."""

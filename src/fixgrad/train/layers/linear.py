@@ -1,25 +1,23 @@
 """Fully connected layer of integer vectors, [images, features]."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from fixgrad.train.kernels.convolution import Gradient, Tile, product
+from fixgrad.train.kernels.convolution import Product, SummedProduct, correlate_rows, multiply_rows
 from fixgrad.train.layers.mac import MacModule
 
 
 class Linear(MacModule):
-    """FF, NG and WG of a fully connected layer: three integer GEMMs."""
+    """FF, NG and WG of a fully connected layer: three integer GEMMs (talk, slide "Training process")."""
 
-    def feed_forward(self, x: Tensor) -> Iterator[Tile]:
+    def feed_forward(self, x: Tensor) -> Product:
         """FF, y = W x: x [images, in] times W^T [in, out]."""
-        yield Tile(slice(0, len(x)), *product(x, self.weight.matrix.t(), self.kernels.path))
+        return multiply_rows(x, self.weight.operand.t(), self.kernels)
 
-    def neuron_gradient(self, dy: Tensor, input_shape: torch.Size) -> Iterator[Tile]:
+    def neuron_gradient(self, dy: Tensor, input_shape: torch.Size) -> Product:
         """NG, dx = W^T dy: dy [images, out] times W [out, in]."""
-        yield Tile(slice(0, len(dy)), *product(dy, self.weight.matrix, self.kernels.path))
+        return multiply_rows(dy, self.weight.operand, self.kernels)
 
-    def weight_gradient(self, x: Tensor, dy: Tensor) -> Gradient:
+    def weight_gradient(self, x: Tensor, dy: Tensor) -> SummedProduct:
         """WG, dW = dy x^T: dy^T [out, images] times x [images, in]."""
-        return product(dy.t(), x, self.kernels.path)
+        return correlate_rows(x, dy, self.kernels)

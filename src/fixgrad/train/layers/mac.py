@@ -1,7 +1,5 @@
 """What convolutions and linear layers have in common as modules: parameters, and three integer GEMMs."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
@@ -9,8 +7,9 @@ from fixgrad.network.layers import MacLayer
 from fixgrad.network.state import State
 from fixgrad.numbers import align
 from fixgrad.train.kernels.choice import Kernels
-from fixgrad.train.kernels.convolution import Gradient, Tile
+from fixgrad.train.kernels.convolution import Accumulators, Product, SummedProduct
 from fixgrad.train.kernels.gemm import wrap
+from fixgrad.train.kernels.tiles import image_tiles
 from fixgrad.train.layers.parameter import IntegerParameter
 
 
@@ -33,21 +32,26 @@ class MacModule(nn.Module):
         bias = state.bias(layer)
         self.bias = None if bias is None else IntegerParameter(bias, device)
 
-    def feed_forward(self, x: Tensor) -> Iterator[Tile]:
+    def feed_forward(self, x: Tensor) -> Product:
         """FF, y = W x: accumulators, tile by tile of images."""
         raise NotImplementedError
 
-    def neuron_gradient(self, dy: Tensor, input_shape: torch.Size) -> Iterator[Tile]:
+    def neuron_gradient(self, dy: Tensor, input_shape: torch.Size) -> Product:
         """NG, dx = W^T dy: accumulators, tile by tile of images."""
         raise NotImplementedError
 
-    def weight_gradient(self, x: Tensor, dy: Tensor) -> Gradient:
+    def weight_gradient(self, x: Tensor, dy: Tensor) -> SummedProduct:
         """WG, dW = dy x^T: accumulators in the shape of the stored weight, summed over the batch."""
         raise NotImplementedError
 
-    def bias_gradient(self, dy: Tensor) -> Gradient:
-        """Sum of the errors over the batch and the pixels."""
-        return Gradient(*wrap(self.kernels.pointwise.column_sums(dy)))
+    def bias_gradient(self, dy: Tensor) -> Accumulators | None:
+        """Sum of the errors over the batch and the pixels, or None without a bias."""
+        if self.bias is None:
+            return None
+        kernels = self.kernels
+        parts = image_tiles(len(dy), dy[0].numel(), workers=kernels.workers.count)
+        sums = kernels.workers.map(lambda part: kernels.pointwise.column_sums(dy[part]), parts)
+        return Accumulators(*wrap(torch.stack(sums).sum(dim=0)))
 
     def aligned_bias(self, shift: int) -> Tensor | None:
         """The stored bias at the accumulators' scale: int32 [out], or None without one."""

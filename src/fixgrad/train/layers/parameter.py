@@ -13,7 +13,12 @@ from fixgrad.network.state import Parameter
 from fixgrad.network.step_table import UpdateScales
 from fixgrad.network.update import ParameterFormats
 from fixgrad.numbers import Rounding, bit_length
-from fixgrad.train.kernels.pointwise import Pointwise, UpdateJob
+from fixgrad.train.kernels.choice import Kernels
+from fixgrad.train.kernels.pointwise import UpdateJob
+from fixgrad.train.kernels.tiles import image_tiles
+
+#: Bytes that the update of an element touches: stored value, momentum and gradient.
+_UPDATE_BYTES = 12
 
 
 class IntegerParameter(nn.Module):
@@ -48,11 +53,6 @@ class IntegerParameter(nn.Module):
         operand = np.empty(0, np.int8) if is_bias else channels_last(parameter.operand().astype(np.int8))
         self.register_buffer("operand", _to_device(operand, device))
 
-    @property
-    def matrix(self) -> Tensor:
-        """The operand codes as [out, taps * in]."""
-        return self.operand.reshape(self.operand.shape[0], -1)
-
     def masked(self, gradient: Tensor) -> Tensor:
         """The gradient with zeros where the mask is dead."""
         if not self.pruned:
@@ -73,21 +73,33 @@ class IntegerParameter(nn.Module):
             buffer *= self._expanded_mask()
 
     def update(
-        self, gradient: Tensor, scales: UpdateScales, constants: UpdateConstants, rounding: Rounding, pointwise: Pointwise
+        self, gradient: Tensor, scales: UpdateScales, constants: UpdateConstants, rounding: Rounding, kernels: Kernels
     ) -> None:
-        """One step of momentum SGD from the summed gradient, int32 in the shape of `stored`."""
-        job = UpdateJob(
-            self.stored,
-            self.momentum,
-            gradient.contiguous(),
-            self.operand if self.operand.numel() else None,
-            scales.operand_shift,
-            self.host.formats,
-            scales.shifts,
-            constants,
-            scales.key if rounding is Rounding.STOCHASTIC else None,
-        )
-        self.host.magnitude = bit_length(pointwise.update(job))
+        """One step of momentum SGD from the summed gradient, int32 in the shape of `stored`; dead weights stay zero."""
+        stored, momentum, gradients = (_matrices(codes) for codes in (self.stored, self.momentum, gradient))
+        operand = _matrices(self.operand) if self.operand.numel() else None
+        key = scales.key if rounding is Rounding.STOCHASTIC else None
+
+        def update_part(part: slice) -> Tensor:
+            return kernels.pointwise.update(
+                UpdateJob(
+                    stored[part],
+                    momentum[part],
+                    gradients[part],
+                    self.mask[part] if self.pruned else None,
+                    part.start,
+                    None if operand is None else operand[part],
+                    scales.operand_shift,
+                    self.host.formats,
+                    scales.shifts,
+                    constants,
+                    key,
+                )
+            )
+
+        parts = image_tiles(len(stored), stored[0].numel() * _UPDATE_BYTES, workers=kernels.workers.count)
+        largest = kernels.workers.map(update_part, parts)
+        self.host.magnitude = bit_length(max(int(each) for each in largest))
         self.host.operand_shift = scales.operand_shift
 
     def to_parameter(self) -> Parameter:
@@ -125,6 +137,13 @@ def channels_last(codes: NDArray[Any]) -> NDArray[Any]:
 def channels_first(codes: NDArray[Any]) -> NDArray[Any]:
     """[n, rows, columns, channels] as [n, channels, rows, columns], contiguous; other shapes as they are."""
     return np.ascontiguousarray(codes.transpose(0, 3, 1, 2)) if codes.ndim == 4 else codes
+
+
+def _matrices(codes: Tensor) -> Tensor:
+    """[out, rows, columns, in] as [out, taps, in], [out, in] as [out, 1, in], a bias [out] as [1, 1, out]."""
+    if codes.dim() == 1:
+        return codes.reshape(1, 1, -1)
+    return codes.reshape(codes.shape[0], -1, codes.shape[-1])
 
 
 def _without_data(parameter: Parameter) -> Parameter:

@@ -1,9 +1,11 @@
 """Layers without weights: they pass codes on in the format in which they come."""
 
+import torch
 from torch import Tensor, nn
 
 from fixgrad.network import layers as description
 from fixgrad.train.kernels.choice import Kernels
+from fixgrad.train.kernels.tiles import image_tiles
 
 
 class PassModule(nn.Module):
@@ -15,11 +17,11 @@ class PassModule(nn.Module):
         self.kernels = kernels
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """Output codes."""
+        """Output codes of the input codes `x`."""
         raise NotImplementedError
 
-    def neuron_gradient(self, x: Tensor, dy: Tensor) -> Tensor:
-        """Error codes of the input `x`."""
+    def neuron_gradient(self, x: Tensor, y: Tensor, dy: Tensor) -> Tensor:
+        """Error codes of the input `x`, from the output `y` and its error `dy`."""
         raise NotImplementedError
 
 
@@ -30,9 +32,9 @@ class ReLU(PassModule):
         """Negative codes become zero."""
         return x.clamp_min(0)
 
-    def neuron_gradient(self, x: Tensor, dy: Tensor) -> Tensor:
+    def neuron_gradient(self, x: Tensor, y: Tensor, dy: Tensor) -> Tensor:
         """The error passes where the input is positive."""
-        return self.kernels.pointwise.rectify_error(x, dy)
+        return dy * (x > 0)
 
 
 class MaxPool2d(PassModule):
@@ -42,11 +44,21 @@ class MaxPool2d(PassModule):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Largest code of each window; rows and columns that fill no window are left out."""
-        return self.kernels.pointwise.pool(x, self.layer.window)
+        (rows, columns), pointwise = self.layer.window, self.kernels.pointwise
+        y = x.new_empty((x.shape[0], x.shape[1] // rows, x.shape[2] // columns, x.shape[3]))
+        self.kernels.workers.map(lambda part: pointwise.pool(x[part], (rows, columns), y[part]), self._parts(x))
+        return y
 
-    def neuron_gradient(self, x: Tensor, dy: Tensor) -> Tensor:
+    def neuron_gradient(self, x: Tensor, y: Tensor, dy: Tensor) -> Tensor:
         """The error goes to the first maximum of its window."""
-        return self.kernels.pointwise.pool_error(x, dy, self.layer.window)
+        dx, pointwise, window = torch.empty_like(x), self.kernels.pointwise, self.layer.window
+        self.kernels.workers.map(
+            lambda part: pointwise.pool_error(x[part], y[part], dy[part], window, dx[part]), self._parts(x)
+        )
+        return dx
+
+    def _parts(self, x: Tensor) -> list[slice]:
+        return image_tiles(len(x), x[0].numel(), workers=self.kernels.workers.count)
 
 
 class Flatten(PassModule):
@@ -56,7 +68,7 @@ class Flatten(PassModule):
         """A view where a map has one pixel, else a copy."""
         return x if x.dim() == 2 else x.permute(0, 3, 1, 2).flatten(1)
 
-    def neuron_gradient(self, x: Tensor, dy: Tensor) -> Tensor:
+    def neuron_gradient(self, x: Tensor, y: Tensor, dy: Tensor) -> Tensor:
         """The error as a feature map again."""
         if x.dim() == 2:
             return dy

@@ -1,0 +1,151 @@
+"""The pointwise functions of a training step on the CPU, each one pass over memory (see `fixgrad.train.kernels.fused`)."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fixgrad.network.recipe import MOMENTUM_FRAC, OPERAND_BITS
+from fixgrad.network.update import TERM_BITS
+from fixgrad.numbers import StreamKey
+from fixgrad.numbers.counter_hash import HASH_KEY_ROUND, HASH_ROUNDS
+from fixgrad.train.kernels import fused
+from fixgrad.train.kernels.pointwise import Placement, UpdateJob
+from fixgrad.train.kernels.pointwise_torch import TorchPointwise
+
+_ROUNDS = np.array(HASH_ROUNDS, np.uint32).reshape(-1)
+_INT32_MIN = -(1 << 31)
+_NO_KEY = StreamKey(0, 0)
+
+if (len(HASH_ROUNDS), HASH_KEY_ROUND) != (fused.HASH_ROUNDS, fused.HASH_KEY_ROUND):
+    raise ImportError("the compiled hash has other rounds than fixgrad.numbers.counter_hash: bring fused.py up to date")
+
+
+class NumbaPointwise(TorchPointwise):
+    """See `fixgrad.train.kernels.pointwise.Pointwise`. Measures and codes wider than 8 bits, which are rare, are eager's."""
+
+    def requantise_forward(self, sums: Tensor, bias: Tensor | None, relu: bool, shift: int, bits: int, out: Tensor) -> Tensor:
+        if out.dtype != torch.int8:
+            return super().requantise_forward(sums, bias, relu, shift, bits, out)
+        rows = _rows(sums)
+        addend = np.zeros(rows.shape[1], np.int32) if bias is None else bias.numpy()
+        limit = (1 << (bits - 1)) - 1
+        largest, saturated, overflow = fused.requantise_forward(
+            rows, addend, 0 if relu else _INT32_MIN, shift, limit, _rows(out)
+        )
+        return torch.tensor((largest, saturated, overflow))
+
+    def requantise_error(
+        self, sums: Tensor, gate: Tensor | None, shift: int, key: StreamKey | None, place: Placement, out: Tensor
+    ) -> Tensor:
+        codes, words = _rows(out), key or _NO_KEY
+        largest, saturated = fused.requantise_error(
+            _rows(sums),
+            codes if gate is None else _rows(gate),
+            gate is not None,
+            shift,
+            key is not None,
+            *words,
+            _ROUNDS,
+            len(codes) // len(out),
+            place.first,
+            place.batch,
+            codes,
+        )
+        return torch.tensor((largest, saturated, 0))
+
+    def pool(self, maps: Tensor, window: tuple[int, int], out: Tensor) -> None:
+        fused.pool(maps.numpy(), *window, out.numpy())
+
+    def pool_error(self, maps: Tensor, pooled: Tensor, errors: Tensor, window: tuple[int, int], out: Tensor) -> None:
+        covered = out.shape[1] // window[0] * window[0], out.shape[2] // window[1] * window[1]
+        if covered != tuple(out.shape[1:3]):
+            out.zero_()  # what lies in no window
+        taken = np.empty(out.shape[3], np.int8)
+        fused.pool_error(maps.numpy(), pooled.numpy(), errors.numpy(), *window, taken, out.numpy())
+
+    def column_sums(self, errors: Tensor) -> Tensor:
+        sums = np.zeros(errors.shape[-1], np.int64)
+        fused.column_sums(_rows(errors), sums)
+        return torch.from_numpy(sums)
+
+    def update(self, job: UpdateJob) -> Tensor:
+        mask = np.empty((0, 0), np.bool_) if job.mask is None else job.mask.numpy()
+        operand = np.empty((0, 0, 0), np.int8) if job.operand is None else job.operand.numpy()
+        arrays = job.stored.numpy(), job.momentum.numpy(), job.gradient.numpy(), mask, operand
+        key = job.key or _NO_KEY
+        words = np.array(_update_words(job), np.int64)
+        return torch.tensor(fused.update(*arrays, words, job.key is not None, *key, _ROUNDS, job.first))
+
+
+class UpdateWords(NamedTuple):
+    """The constants of an update as the compiled function reads them, int64 each.
+
+    `left` and `right` are shifts, one of them 0; `half` rounds a right shift; `bound` clamps before a left one.
+    """
+
+    momentum: int
+    rate: int
+    decay: int
+    gradient_left: int
+    gradient_right: int
+    gradient_half: int
+    gradient_bound: int
+    decay_left: int
+    decay_right: int
+    decay_half: int
+    decay_bound: int
+    term_limit: int
+    momentum_shift: int
+    momentum_half: int
+    momentum_limit: int
+    step_left: int
+    step_right: int
+    step_half: int
+    stored_limit: int
+    operand_shift: int
+    operand_half: int
+    operand_limit: int
+
+
+def _update_words(job: UpdateJob) -> UpdateWords:
+    constants, shifts, step = job.constants, job.shifts, job.shifts.step
+    return UpdateWords(
+        constants.momentum,
+        constants.rate.mantissa,
+        constants.decay.mantissa,
+        *_align_words(shifts.gradient),
+        *_align_words(shifts.decay),
+        _limit(TERM_BITS),
+        MOMENTUM_FRAC,
+        _half(MOMENTUM_FRAC),
+        _limit(job.formats.momentum_bits),
+        max(step, 0),
+        max(-step, 0),
+        _half(-step),
+        _limit(job.formats.stored_bits),
+        job.operand_shift,
+        _half(job.operand_shift),
+        _limit(OPERAND_BITS),
+    )
+
+
+def _align_words(left: int) -> tuple[int, int, int, int]:
+    bound = _limit(TERM_BITS) >> left if left >= 0 else _limit(64)
+    return max(left, 0), max(-left, 0), _half(-left), bound
+
+
+def _half(shift: int) -> int:
+    return 1 << (shift - 1) if shift > 0 else 0
+
+
+def _limit(bits: int) -> int:
+    return (1 << (bits - 1)) - 1
+
+
+def _rows(tensor: Tensor) -> NDArray[Any]:
+    """[rows, channels] without a copy: the tensors of a tile are contiguous."""
+    codes: NDArray[Any] = tensor.numpy()
+    return codes.reshape(-1, codes.shape[-1])
