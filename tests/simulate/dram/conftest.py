@@ -1,12 +1,13 @@
-"""A slow checker of command traces, written from the timing rules and sharing nothing with the scheduler."""
+"""A slow checker of command traces, written from the timing rules, and the shares that several tests need."""
 
 from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 
-from fixgrad.simulate.dram import DramStandard
+from fixgrad.simulate.dram import AddressMap, DramStandard, Fidelity
 from fixgrad.simulate.dram.bank_level import Command
+from fixgrad.simulate.dram.patterns import ReferencePattern, measured_share
 
 COLUMN, ROW = ("RD", "WR"), ("ACT", "PRE", "PREA", "REF")
 
@@ -16,7 +17,7 @@ class ViolationError(AssertionError):
 
 
 class Checker:
-    """Replays a trace command by command, each against every earlier one that a rule ties it to."""
+    """Shares nothing with the scheduler. Replays a trace command by command, each against every earlier one that a rule ties it to."""
 
     def __init__(self, standard: DramStandard) -> None:
         self.s = standard
@@ -128,6 +129,20 @@ def check_refresh(standard: DramStandard, commands: list[Command]) -> None:
             due = (rank + 1) * t.t_refi // standard.ranks + i * t.t_refi
             assert due <= clock <= due + longest, f"refresh {i} of rank {rank} at {clock}, due {due}"
         assert all(b - a >= t.t_refi - longest for a, b in pairwise(clocks))
+
+
+@pytest.fixture(scope="session")
+def share_of() -> Callable[[str, ReferencePattern, Fidelity, AddressMap], float]:
+    """`measured_share` over 65,536 bursts, each computed once."""
+    known: dict[tuple[str, str, Fidelity, AddressMap], float] = {}
+
+    def share(standard: str, pattern: ReferencePattern, fidelity: Fidelity, address_map: AddressMap) -> float:
+        key = (standard, pattern.name, fidelity, address_map)
+        if key not in known:
+            known[key] = measured_share(pattern, fidelity, address_map, standard, bursts=65_536)
+        return known[key]
+
+    return share
 
 
 @pytest.fixture

@@ -136,3 +136,16 @@ def test_random_tiles_agree_with_the_bank_model(address_map: AddressMap, writes:
     ]
     closed, bank = (share_of_peak(open_channel(DDR4, f, address_map), iter(tiles)) for f in Fidelity)
     assert closed == pytest.approx(bank, rel=0.05)
+
+
+@pytest.mark.parametrize("writes", [0.0, 0.5])
+def test_short_tiles_in_the_same_banks_are_bound_by_them(writes: float) -> None:
+    """Tiles of 64 B to 1 KB that all begin in bank 0: each opens a new row there, one row cycle after the other."""
+    rng = np.random.default_rng(3)
+    tiles = [
+        Transfer(int(rng.integers(1, 16)) * 64, bool(rng.random() < writes), int(rng.integers(1 << 16)) * 65536)
+        for _ in range(1500)
+    ]
+    closed, bank = (share_of_peak(open_channel(DDR4, f), iter(tiles)) for f in Fidelity)
+    assert bank < 0.55  # activates alone would allow 0.585
+    assert closed == pytest.approx(bank, rel=0.07)

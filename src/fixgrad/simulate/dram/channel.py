@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from fixgrad.errors import UsageError
 from fixgrad.simulate.dram.address import AddressMap
-from fixgrad.simulate.dram.closed_form import ClosedForm, Service, refresh_share
+from fixgrad.simulate.dram.closed_form import ClosedForm, Service, refresh_share, row_cycle
 from fixgrad.simulate.dram.standard import DramStandard, load_standard
 from fixgrad.simulate.dram.transfer import Transfer
 
@@ -131,6 +131,13 @@ class ClosedFormChannel:
         self._writes_in_turn = 0
         """Bursts written since the last turnaround."""
         self._last_page: int | None = None
+        self._bank_free = [0.0] * s.banks
+        """When each bank could open its next row if the rows asked of it so far were served one after the other."""
+        ns_per_clock = s.clock_ns / (1 - self._refresh_share)
+        self._cycle_ns = tuple(
+            [row_cycle(s, hits, write) * ns_per_clock for hits in range(1, s.bursts_per_page + 1)] for write in (False, True)
+        )
+        self._reordered_ns = s.controller.queue_depth * s.timing.burst * s.clock_ns
 
     def serve(self, now: float, transfer: Transfer) -> Served:
         """See `Channel.serve`. The latency of a transfer that waits behind others is hidden by them."""
@@ -144,6 +151,8 @@ class ClosedFormChannel:
         start = max(now, self.busy_until)
         bus_start = max(now + self._lead_ns[write][open_rows], self.busy_until + gap)
         end = bus_start + service.busy_ns
+        if transfer.contiguous and not open_rows and service.bursts <= self._depth:
+            end = max(end, self._banks_allow(transfer, bus_start, service.bursts))
         self._count(transfer, service, turned, end - start)
         self._remember(write, None if last is None else last // self._page_bytes, service.bursts, turned)
         self.busy_until = end
@@ -154,6 +163,28 @@ class ClosedFormChannel:
         """Writes are drained a queue at a time, so that short ones share a turnaround."""
         written = bursts if write else self._writes_in_turn
         return self._gap_ns[write] * min(1.0, written / self._depth)
+
+    def _banks_allow(self, transfer: Transfer, start: float, bursts: int) -> float:
+        """Earliest end that the banks of a short transfer allow.
+
+        Short transfers that keep asking rows of the same few banks are bound by the row cycle of those banks; what the
+        queue can serve meanwhile from others is allowed for.
+        """
+        s, free, count = self.standard, self._bank_free, len(self._bank_free)
+        if self._pages_together == 1:
+            first, touched, hits = transfer.address // self._page_bytes, 1, bursts
+            group, bank = first % s.bank_groups, first // s.bank_groups % s.banks_per_group
+            banks = [(group * s.banks_per_group + bank) % count]
+        else:
+            first, touched = transfer.address // s.burst_bytes, min(bursts, self._pages_together)
+            hits = -(-bursts // touched)
+            banks = [(first + i) % count for i in range(touched)]
+        cycle = self._cycle_ns[transfer.write][min(hits, s.bursts_per_page) - 1]
+        latest = 0.0
+        for b in banks:
+            free[b] = latest_of_bank = max(free[b], start) + cycle
+            latest = max(latest, latest_of_bank)
+        return latest - self._reordered_ns
 
     def _rows_open(self, page: int | None) -> bool:
         """Whether a transfer that begins in `page` begins in the rows where the last one ended."""

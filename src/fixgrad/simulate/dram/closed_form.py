@@ -81,7 +81,7 @@ def _recovery(standard: DramStandard, write: bool) -> int:
     return standard.timing.write_to_precharge if write else standard.timing.read_to_precharge
 
 
-def _row_cycle(standard: DramStandard, hits: float, write: bool) -> float:
+def row_cycle(standard: DramStandard, hits: float, write: bool) -> float:
     """Clocks from the activate of a row that serves `hits` bursts to the next activate of its bank."""
     t = standard.timing
     return max(t.t_rc, t.t_rcd + (hits - 1) * t.t_ccd_l + _recovery(standard, write) + t.t_rp)
@@ -166,7 +166,7 @@ def _column_lowest(standard: DramStandard, pattern: Pattern) -> Limits:
     group = total * (t.t_ccd_l - (t.t_ccd_l - t.burst) * alternating)
     banks = standard.banks if scattered else _distinct(visits.step, standard.banks)
     together = 1.0 if banks == 1 else min(banks, max(2.0, in_queue + 1))
-    bank = pieces * _row_cycle(standard, visits.piece, pattern.write) / together
+    bank = pieces * row_cycle(standard, visits.piece, pattern.write) / together
     if scattered:  # now and then a run falls into the bank of the one before
         conflict = _recovery(standard, pattern.write) + t.t_rp + t.t_rcd
         group += pieces * conflict / banks * min(1.0, 1 / in_queue)
@@ -199,7 +199,7 @@ def _bank_group_lowest(standard: DramStandard, pattern: Pattern) -> Limits:
     rows = max(0.0, stretches - pattern.open) * banks
     bank = max(
         total * per_burst + stretches * uncovered / together,
-        stretches * _row_cycle(standard, bursts / banks, pattern.write) / together,
+        stretches * row_cycle(standard, bursts / banks, pattern.write) / together,
     )
     if pattern.stride is None and banks < banks_all:  # the runs in the queue use other banks meanwhile
         bank = 0.0
@@ -215,6 +215,17 @@ def _touched(pattern: Pattern, count: int) -> float:
         return float(count)
     common = gcd(int(pattern.stride), count)
     return min(float(count), count // common * min(pattern.run, common))
+
+
+def _runs_in_bursts(transfer: Transfer, total: int, size: int) -> tuple[float, float | None]:
+    """(bursts of a run, bursts between the starts of two runs); an average where runs are aligned differently."""
+    if transfer.contiguous or transfer.run is None:
+        return float(total), float(total)
+    if transfer.stride is None:
+        return float(-(-transfer.run // size)), None
+    aligned = transfer.stride % size == 0
+    run = (transfer.address % size + transfer.run - 1) // size + 1 if aligned else max(1.0, total / transfer.runs)
+    return float(run), max(float(run), transfer.stride / size)
 
 
 _LIMITS = {AddressMap.COLUMN_LOWEST: _column_lowest, AddressMap.BANK_GROUP_LOWEST: _bank_group_lowest}
@@ -273,13 +284,8 @@ class ClosedForm:
         return known
 
     def _compute(self, transfer: Transfer, joined: bool, open_rows: bool) -> Service:
-        size = self.standard.burst_bytes
         total = burst_count(transfer, self.standard)
-        run = total / transfer.runs
-        stride: float | None = run
-        if not transfer.contiguous:
-            run = max(1.0, run)
-            stride = None if transfer.stride is None else max(run, transfer.stride / size)
+        run, stride = _runs_in_bursts(transfer, total, self.standard.burst_bytes)
         pattern = Pattern(total, run, stride, transfer.write, joined, open_rows)
         limits = self._limits(self.standard, pattern)
         clocks = max(limits[:4])

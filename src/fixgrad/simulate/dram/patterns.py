@@ -4,7 +4,7 @@ The shares are data (`reference/*.toml`); `docs/dram.md` shows them beside both 
 """
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 
@@ -86,3 +86,25 @@ def measured_share(
     """Share of peak that a model gives for a pattern."""
     standard = load_standard(standard) if isinstance(standard, str) else standard
     return share_of_peak(open_channel(standard, fidelity, address_map), pattern.transfers(standard, bursts))
+
+
+ShareOf = Callable[[ReferencePattern, Fidelity, AddressMap], float]
+
+
+def comparison_table(patterns: tuple[ReferencePattern, ...], share_of: ShareOf) -> str:
+    """Markdown: for each pattern and address map the reference share, both models, and their relative errors."""
+    lines = [
+        "| address map | pattern | reference | closed form | error | bank model | error |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for address_map in AddressMap:
+        for pattern in patterns:
+            if address_map not in pattern.shares:
+                continue
+            reference = pattern.shares[address_map]
+            cells = [address_map.value, pattern.name, f"{reference:g}"]
+            for fidelity in Fidelity:
+                share = share_of(pattern, fidelity, address_map)
+                cells += [f"{share:.3f}", f"{100 * (share / reference - 1):+.1f} %"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
