@@ -17,7 +17,7 @@ class ViolationError(AssertionError):
 
 
 class Checker:
-    """Shares nothing with the scheduler. Replays a trace command by command, each against every earlier one that a rule ties it to."""
+    """Replays a trace, each command against every earlier one that a rule ties it to. Shares nothing with the scheduler."""
 
     def __init__(self, standard: DramStandard) -> None:
         self.s = standard
