@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import Any, get_type_hints
 
 from fixgrad.errors import UsageError
 
@@ -12,6 +13,13 @@ from fixgrad.errors import UsageError
 TAPS_PER_WORD = 9
 #: The widest group: instructions carry the rectangles of this many PEs.
 MAX_PES_PER_GROUP = 4
+
+
+def _check_integers(of: Any, prefix: str, bounds: Mapping[str, tuple[int, int]]) -> None:
+    for name, (low, high) in bounds.items():
+        value = getattr(of, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise UsageError(f"{prefix}{name} is {value!r}: choose {low} to {high}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,14 @@ class Memory:
     port_bytes: int
     bytes_total: int
 
+    def __post_init__(self) -> None:
+        bounds = {"channels": (1, 64), "port_bytes": (1, 128), "interleave": (64, 1 << 30), "bytes_total": (1 << 10, 1 << 40)}
+        _check_integers(self, "memory.", bounds)
+        for name in ("port_bytes", "interleave"):
+            value = getattr(self, name)
+            if value & (value - 1):
+                raise UsageError(f"memory.{name} is {value}: choose a power of two")
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -46,6 +62,9 @@ class Device:
     dsp: int
     lut: int
     ff: int
+
+    def __post_init__(self) -> None:
+        _check_integers(self, "device.", dict.fromkeys(("blocks", "dsp", "lut", "ff"), (0, 1 << 30)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +84,9 @@ class Latencies:
     post: int = 8
     update: int = 10
     loss_per_class: int = 20
+
+    def __post_init__(self) -> None:
+        _check_integers(self, "latencies.", {field.name: (1, 1000) for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +143,10 @@ class Machine:
             "post_processors": (1, 16),
             "load_words": (1, 4),
         }
-        for name, (low, high) in bounds.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise UsageError(f"machine {self.name}: {name} is {value!r}: choose {low} to {high}")
+        _check_integers(self, f"machine {self.name}: ", bounds)
+        for name in ("lane_words", "gradient_words"):
+            if getattr(self, name) % 2:
+                raise UsageError(f"machine {self.name}: {name} is {getattr(self, name)}: choose an even number, for two halves")
         if self.pes_per_group == 3:
             raise UsageError(f"machine {self.name}: pes_per_group is 3: choose 1, 2 or 4, which split a rectangle evenly")
         if self.groups % self.post_processors:
@@ -132,12 +154,8 @@ class Machine:
                 f"machine {self.name}: {self.groups} groups do not divide among {self.post_processors} post-processors: "
                 f"choose a divisor of {self.groups}"
             )
-        if not 1 <= self.clock_mhz <= 1000:
+        if not (math.isfinite(self.clock_mhz) and 1 <= self.clock_mhz <= 1000):
             raise UsageError(f"machine {self.name}: clock_mhz is {self.clock_mhz}: choose 1 to 1000")
-        if self.memory.interleave & (self.memory.interleave - 1) or self.memory.interleave < 64:
-            raise UsageError(
-                f"machine {self.name}: memory.interleave is {self.memory.interleave}: choose a power of two from 64"
-            )
 
     @property
     def pes(self) -> int:
@@ -182,15 +200,44 @@ class Machine:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Machine":
-        """The machine that `to_dict` wrote."""
-        parts = {"memory": Memory, "device": Device, "latencies": Latencies}
-        try:
-            given = {key: parts[key](**value) if key in parts else value for key, value in values.items()}
-            return cls(**given)
-        except TypeError as problem:
-            raise UsageError(f"machine {values.get('name')!r}: {problem}") from None
+        """The machine that `to_dict` wrote.
+
+        Raises:
+            UsageError: a parameter that is missing, unknown, of a wrong type or out of range; the message names it.
+        """
+        machine = _built(cls, values, "")
+        assert isinstance(machine, cls)
+        return machine
 
     def digest(self) -> str:
         """Hash of everything that a program depends on, 16 hexadecimal digits."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _built(cls: type, values: object, prefix: str) -> Any:
+    """An object of a dataclass from JSON values, each field checked against its annotation; `prefix` is for messages."""
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{prefix.rstrip('.') or 'the machine'} is {values!r}: give an object of parameters")
+    hints = get_type_hints(cls)
+    unknown = [name for name in values if name not in hints]
+    if unknown:
+        known = ", ".join(prefix + name for name in hints)
+        raise UsageError(f"{prefix}{unknown[0]} is no parameter of a machine: choose {known}")
+    missing = [f.name for f in fields(cls) if f.name not in values and f.default is MISSING]
+    if missing:
+        raise UsageError(f"{prefix}{missing[0]} is missing: give {_WORDS.get(hints[missing[0]], 'an object')}")
+    return cls(**{name: _value(hints[name], value, f"{prefix}{name}") for name, value in values.items()})
+
+
+_WORDS: dict[type, str] = {int: "an integer", float: "a number", str: "a text"}
+
+
+def _value(kind: type, value: object, name: str) -> object:
+    if kind not in _WORDS:
+        return _built(kind, value, f"{name}.")
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise UsageError(f"{name} is {value!r}: give {_WORDS[kind]}")
+    return value
