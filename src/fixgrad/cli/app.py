@@ -18,7 +18,11 @@ from fixgrad import __version__
 from fixgrad.cli.errors import INTERRUPTED, report
 
 COMMANDS: dict[str, str] = {
+    "demo": "Train digits in dense float and in sparse fixed point, compare them, and cost a training step.",
     "train": "Train a network in sparse 8-bit fixed point, or in float for comparison.",
+    "report": "Show accuracy beside float training, densities and cost of a run; write RUN/report.json.",
+    "cost": "Bound the time of a training step on a machine, by its MACs and its DRAM bytes.",
+    "machine": "List, show and make descriptions of machines.",
 }
 """Name of each command -> the line about it in `fixgrad --help`, in the order shown there.
 

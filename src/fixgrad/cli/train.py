@@ -12,7 +12,7 @@ import typer
 from fixgrad.errors import UsageError
 
 if TYPE_CHECKING:
-    from fixgrad.train.run import StepCost, TrainingRun
+    from fixgrad.train.run import StepPrediction, TrainingRun
 
 #: The values of `fixgrad.network.Schedule` and `fixgrad.numbers.Rounding`, repeated so that --help need not import NumPy.
 ScheduleName = Literal["constant", "linear", "step"]
@@ -62,9 +62,7 @@ def command(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(
-            help="Passes over the training set. (default: vgg11 30, vgg16 60, digits 24, others 20)", rich_help_panel=HOW
-        ),
+        typer.Option(help="Passes over the training set. (default: vgg11 30, vgg16 60, others 20)", rich_help_panel=HOW),
     ] = None,
     batch: Annotated[
         int | None,
@@ -75,9 +73,7 @@ def command(
     ] = 0,
     lr: Annotated[
         float | None,
-        typer.Option(
-            help="Peak learning rate for the mean loss. (default: vgg11 and digits 0.02, others 0.01)", rich_help_panel=HOW
-        ),
+        typer.Option(help="Peak learning rate for the mean loss. (default: vgg11 0.02, others 0.01)", rich_help_panel=HOW),
     ] = None,
     momentum: Annotated[float | None, typer.Option(help="From 0 to below 1. (default: 0.9)", rich_help_panel=HOW)] = None,
     weight_decay: Annotated[float | None, typer.Option(help="L2 coefficient. (default: 0.0005)", rich_help_panel=HOW)] = None,
@@ -152,7 +148,7 @@ def command(
     from fixgrad.train.run import TrainingRun
 
     _use_threads(threads)
-    cost = _step_cost(machine)
+    cost = _prediction(machine)
     if resume is not None:
         run = TrainingRun.resume(resume, checkpoint, None if data_dir is None else str(data_dir))
     else:
@@ -212,13 +208,13 @@ def _use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _step_cost(machine: str) -> "StepCost | None":
-    from fixgrad.report.step_cost import step_cost_on
+def _prediction(machine: str) -> "StepPrediction":
+    from fixgrad.report.step_cost import step_prediction
 
-    return step_cost_on(machine)
+    return step_prediction(machine)
 
 
-def _train(run: "TrainingRun", cost: "StepCost | None", keep: int | None, tensorboard: bool, as_json: bool) -> None:
+def _train(run: "TrainingRun", cost: "StepPrediction", keep: int | None, tensorboard: bool, as_json: bool) -> None:
     from rich.console import Console
 
     from fixgrad.report.epoch_lines import epoch_line, heading
@@ -239,7 +235,7 @@ def _train(run: "TrainingRun", cost: "StepCost | None", keep: int | None, tensor
             stack.callback(log.close)
             watchers.append(log)
         if not as_json:
-            console.print(heading(cost.machine if cost else None), soft_wrap=True, highlight=False, style="bold")
+            console.print(heading(cost.machine), soft_wrap=True, highlight=False, style="bold")
         watchers.append(stack.enter_context(ProgressWatcher(console, run.plan.epochs)))
         for metrics, timing in run.train(watchers, cost, keep):
             if as_json:

@@ -8,7 +8,7 @@ def heading(machine: str | None) -> str:
     """What stands above the lines; `machine` is that of the predicted step time."""
     line = f"{'epoch':>5} {'loss':>8} {'train %':>8} {'test %':>7} {'weights %':>10} {'MACs %':>7}  "
     line += f"{'saturated %':<28}{'time':>9}"
-    return f"{line}  step on {machine}" if machine else line
+    return f"{line}  step on {machine}, at least" if machine else line
 
 
 def epoch_line(metrics: EpochMetrics, timing: Timing) -> str:

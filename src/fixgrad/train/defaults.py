@@ -32,7 +32,7 @@ BY_MODEL: Mapping[str, Defaults] = MappingProxyType(
     {
         "vgg11": Defaults(epochs=30, batch=128, learning_rate=0.02, warmup_steps=300),
         "vgg16": Defaults(epochs=60, batch=64, learning_rate=0.01, warmup_steps=1000),
-        "digits": Defaults(epochs=24, batch=32, learning_rate=0.02, warmup_steps=40),
+        "digits": Defaults(epochs=20, batch=32, learning_rate=0.01, warmup_steps=40),
     }
 )
 #: For networks of the user's own.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fixgrad.errors import DataError, UsageError
-from fixgrad.network import Network, State, initial_state
+from fixgrad.network import Network, Recipe, State, initial_state
 from fixgrad.network.state_arrays import StateArrays, state_from_arrays
 from fixgrad.train.checkpoint import Checkpoint
 from fixgrad.train.data import DataSource
@@ -23,16 +23,16 @@ CONFIG_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class StepCost:
+class StepPrediction:
     """A prediction that is printed beside the accuracy.
 
     Attributes:
         machine: name of the machine.
-        seconds: predicted time of a training step, from the network, its masks and the batch size.
+        seconds: predicted time of a training step, from the network, its masks, the batch size and the widths.
     """
 
     machine: str
-    seconds: Callable[[Network, Masks, int], float]
+    seconds: Callable[[Network, Masks, int, Recipe], float]
 
 
 class Finished(NamedTuple):
@@ -130,7 +130,7 @@ class TrainingRun:
         return len(self.history) == self.plan.epochs
 
     def train(
-        self, watchers: Sequence[Watcher] = (), cost: StepCost | None = None, keep: int | None = None
+        self, watchers: Sequence[Watcher] = (), cost: StepPrediction | None = None, keep: int | None = None
     ) -> Iterator[Finished]:
         """Train what is left; yields each epoch after its metrics and its checkpoint are on the disk.
 
@@ -153,10 +153,11 @@ class TrainingRun:
         """Let other processes at the folder."""
         self.folder.release()
 
-    def _timing(self, seconds: float, cost: StepCost | None) -> Timing:
+    def _timing(self, seconds: float, cost: StepPrediction | None) -> Timing:
         if cost is None:
             return Timing(seconds)
-        step = cost.seconds(self.plan.network, self._trainer.masks(), self.plan.batch)
+        plan = self.plan
+        step = cost.seconds(plan.network, self._trainer.masks(), plan.batch, plan.recipe)
         return Timing(seconds, step, cost.machine)
 
     def _save(self, keep: int | None) -> None:
