@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 INSTRUCTION_BYTES = 128
-#: Raised with every change of the table's meaning that its text does not show.
+#: Raised with every change of meaning that names, widths and order of the fields do not show.
 INSTRUCTION_SET_VERSION = 1
 
 
@@ -137,7 +137,7 @@ KINDS: tuple[Kind, ...] = (
             Field("total_channels", 16, "channels of all groups together"),
             Field("channel_words", 20, "words from one channel to the next"),
             Field("row_words", 12, "words from one row to the next"),
-            Field("channel_split", 1, "1: the PEs of a group take different channels: PE p of group g those from (g P + p) channels"),
+            Field("channel_split", 1, "1: PEs take different channels: PE p of group g those from (g P + p) channels on"),
             Field("lane_base", 12, "first word in the lane memories"),
             Field("slot_words", 12, "words from one channel to the next in the lane memories"),
             *_rectangles("out", "what it takes of each channel"),
@@ -164,8 +164,8 @@ KINDS: tuple[Kind, ...] = (
             Field("in_base", 13, "added to the input coordinate", signed=True),
             Field("last", 1, "1: an end mark follows; the COMPUTE that takes these entries stops there"),
         ),
-        "Appends kernels of one CSB block to the kernel queues. The switch in front swaps the coordinates for NG. An entry takes"
-        " one queue word for every 9 weights (one without weights), and so does the end mark.",
+        "Appends kernels of one CSB block to the kernel queues. The switch in front swaps the coordinates for NG. An entry"
+        " takes one queue word for every 9 weights (one without weights), and so does the end mark.",
         "for k in range(count): queue.push(out_base + out(k), in_base + in(k), weights(k))\nif last: queue.push(end)",
     ),
     Kind(
@@ -174,7 +174,7 @@ KINDS: tuple[Kind, ...] = (
         Unit.COMPUTE,
         (
             Field("mode", 2, "0 FF, 1 NG, 2 WG"),
-            Field("clear", 1, "1: the half of the lane memory (FF, NG) or gradient memory (WG) that holds the base starts from 0"),
+            Field("clear", 1, "1: the half of lane memory (FF, NG) or gradient memory (WG) that holds the base starts from 0"),
             Field("buffer", 14, "first word of the inputs"),
             Field("slot_words", 14, "words from one channel to the next in the input buffer"),
             Field("lane_base", 12, "first accumulator (FF, NG) or error (WG)"),
@@ -194,7 +194,7 @@ KINDS: tuple[Kind, ...] = (
         "    acc[o, r, q] += w[u, v] * input[i, position(r, q, u, v)]\n"
         "WG: for k, (o, i) in queue: for u, v in taps: for r, q in out(pe) if the input pixel is inside:\n"
         "    gradient[k, u, v] += sum over lanes of error[o, r, q] * input[i, position(r, q, u, v)]\n"
-        "inside, FF and WG: (r stride + u dilation - pad, q ...); NG: ((r + pad - u dilation) / stride, ...) where that has no remainder",
+        "inside: FF and WG: (r stride + u dilation - pad, q ...); NG: ((r + pad - u dilation) / stride, ...) if that is whole",
     ),
     Kind(
         "POST",
