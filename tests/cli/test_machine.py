@@ -40,6 +40,13 @@ def test_new_changes_what_is_set_and_nothing_else(tmp_path: Path, capsys: pytest
     assert load_machine(file).name == "other"
 
 
+def test_registers_as_json_and_as_c(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["machine", "registers", "tiny"]) == 0
+    assert json.loads(capsys.readouterr().out)["identity"] == identity(preset("tiny"))
+    assert main(["machine", "registers", "tiny", "--c"]) == 0
+    assert f"#define FIXGRAD_IDENTITY 0x{identity(preset('tiny'))}ull" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [

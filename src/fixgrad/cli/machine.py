@@ -77,6 +77,19 @@ def new(
     typer.echo(f"written to {file}: use it as --machine {file}")
 
 
+@app.command()
+def registers(
+    name: Annotated[str, typer.Argument(help="A preset or a JSON file.")],
+    header: Annotated[bool, typer.Option("--c", help="Print a C header instead of JSON.")] = False,
+) -> None:
+    """Print the register map of a machine's control port, as JSON or as a C header."""
+    from fixgrad.machine.files import machine_named
+    from fixgrad.machine.registers import as_json, c_header
+
+    machine = machine_named(name)
+    print(c_header(machine) if header else as_json(machine), end="")
+
+
 def _show(machine: "Machine") -> None:
     from rich.console import Console
 

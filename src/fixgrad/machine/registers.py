@@ -208,8 +208,8 @@ def _build() -> tuple[Register, ...]:
     registers = _head()
     more: list[tuple[str, Access, str]] = [("FETCHED", Access.READ, "instructions fetched since start")]
     more += [
-        (f"COMPLETED_{unit.name}", Access.READ, f"{unit.name} instructions completed since start (of the slowest group)")
-        for unit in CAUSES
+        (f"COMPLETED_{unit.name}", Access.READ, f"{unit.name} instructions completed since start{by}")
+        for unit, by in zip(CAUSES, ("", " by the slowest group", "", " by the slowest group"), strict=True)
     ]
     more += _counter("CYCLES", "cycles from start to the end of the program")
     more += _counter("READ_BYTES", "bytes read from memory")
