@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from fixgrad.train.kernels.choice import Kernels
 from fixgrad.train.kernels.gemm import SAFE_TERMS, GemmPath, gemm, gemm_exact, wrap
 from fixgrad.train.kernels.im2col import Windows, im2col
+from fixgrad.train.kernels.scratch import scratch
 from fixgrad.train.kernels.tiles import TILE_BYTES, image_tiles, split
 
 #: WG adds the sums of its tiles: with this many pixels a tile, the products outweigh the additions.
@@ -30,6 +32,10 @@ class Accumulators(NamedTuple):
     sums: Tensor
     overflow: Tensor | None
 
+    def copied(self) -> "Accumulators":
+        """The same outside of the scratch buffer."""
+        return self._replace(sums=self.sums.clone())
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -44,25 +50,31 @@ class Product:
     compute: Callable[[slice], Accumulators]
 
 
+#: Computes a part of a product of WG, in a scratch buffer or not.
+Part = Callable[[bool], Tensor]
+
+
 class SummedProduct:
     """A product of WG, the sum of many, which any thread adds in any order.
 
     Args:
-        tasks: each computes the int32 sums of a part, wrapped, or int64 ones where they may leave 32 bits. The key of a
-            part says which rows of the result it adds to.
+        tasks: each computes the int32 sums of a part, wrapped, or int64 ones where they may leave 32 bits, in a scratch
+            buffer if asked to. The key of a part says which rows of the result it adds to.
         shape: of the result.
     """
 
-    def __init__(self, tasks: list[tuple[int, Callable[[], Tensor]]], shape: tuple[int, ...]) -> None:
-        self.tasks = [lambda key=key, compute=compute: self._add(key, compute()) for key, compute in tasks]
+    def __init__(self, tasks: list[tuple[int, Part]], shape: tuple[int, ...]) -> None:
+        self.tasks = [partial(self._add, key, compute) for key, compute in tasks]
         self._shape = shape
         self._parts: dict[tuple[int, int], Tensor] = {}
 
-    def _add(self, key: int, part: Tensor) -> None:
+    def _add(self, key: int, compute: Part) -> None:
         """Each thread has a sum of its own."""
         mine = key, threading.get_ident()
-        total = self._parts.get(mine)
-        self._parts[mine] = part if total is None else total.add_(part)
+        if mine in self._parts:
+            self._parts[mine] += compute(True)
+        else:
+            self._parts[mine] = compute(False)
 
     def total(self) -> Accumulators:
         """The sum, once all tasks are done."""
@@ -75,9 +87,9 @@ class SummedProduct:
 
 
 def multiply(a: Tensor, b: Tensor, path: GemmPath) -> Accumulators:
-    """a [M, K] times b [K, N] with the overflow flag of its accumulators."""
+    """a [M, K] times b [K, N] in a scratch buffer, with the overflow flag of its accumulators."""
     if a.shape[1] <= SAFE_TERMS:
-        return Accumulators(gemm(a, b, path), None)
+        return Accumulators(gemm(a, b, path, _scratch_sums(a, b)), None)
     return Accumulators(*wrap(gemm_exact(a, b, path)))
 
 
@@ -102,12 +114,15 @@ def slide(maps: Tensor, weights: Tensor, windows: Windows, kernels: Kernels) -> 
     tiles = image_tiles(len(maps), positions * (depth + 4 * outputs), workers=kernels.workers.count)
 
     def compute(images: slice) -> Accumulators:
+        shape = (-1, *windows.outputs, groups * outputs)
+        if groups == 1:
+            sums, overflow = multiply(im2col(maps[images], windows), weights[0], kernels.path)
+            return Accumulators(sums.view(shape), overflow)
         parts = [
-            multiply(im2col(part, windows), weight, kernels.path)
+            multiply(im2col(part, windows), weight, kernels.path).copied()
             for part, weight in zip(maps[images].chunk(groups, dim=3), weights, strict=True)
         ]
-        sums = parts[0].sums if groups == 1 else torch.cat([part.sums for part in parts], dim=1)
-        return Accumulators(sums.reshape(-1, *windows.outputs, groups * outputs), _any(parts))
+        return Accumulators(torch.cat([part.sums for part in parts], dim=1).view(shape), _any(parts))
 
     return Product(tiles, compute)
 
@@ -126,19 +141,19 @@ def correlate(maps: Tensor, errors: Tensor, windows: Windows, groups: int, kerne
     """
     inputs, outputs = maps.shape[3] // groups, errors.shape[3] // groups
     positions, depth = windows.outputs[0] * windows.outputs[1], windows.kernel[0] * windows.kernel[1] * inputs
-    product = gemm if len(maps) * positions <= SAFE_TERMS else gemm_exact
+    terms = len(maps) * positions
     team = kernels.workers.count
     tiles = image_tiles(len(maps), positions * depth, max(TILE_BYTES, _WG_PIXELS * depth))
-    small = len(maps) * positions * depth * outputs < _SMALL_PRODUCTS
+    small = terms * depth * outputs < _SMALL_PRODUCTS
     parts = split(outputs, 1 if small or len(tiles) * groups >= 2 * team else team)
 
-    def task(group: int, rows: slice, images: slice) -> Callable[[], Tensor]:
+    def task(group: int, rows: slice, images: slice) -> Part:
         begin = group * outputs
         channels, seen = slice(begin + rows.start, begin + rows.stop), slice(group * inputs, (group + 1) * inputs)
 
-        def compute() -> Tensor:
+        def compute(reuse: bool) -> Tensor:
             pixels = errors[images, :, :, channels].reshape(-1, rows.stop - rows.start)
-            return product(pixels.t(), im2col(maps[images, :, :, seen], windows), kernels.path)
+            return _part(pixels, im2col(maps[images, :, :, seen], windows), terms, kernels.path, reuse)
 
         return compute
 
@@ -153,14 +168,25 @@ def correlate(maps: Tensor, errors: Tensor, windows: Windows, groups: int, kerne
 
 def correlate_rows(x: Tensor, dy: Tensor, kernels: Kernels) -> SummedProduct:
     """The products of WG of a linear layer: dy^T [out, images] times x [images, in], in parts of the outputs."""
-    product = gemm if len(x) <= SAFE_TERMS else gemm_exact
 
-    def task(rows: slice) -> Callable[[], Tensor]:
-        return lambda: product(dy[:, rows].t(), x, kernels.path)
+    def task(rows: slice) -> Part:
+        return lambda reuse: _part(dy[:, rows], x, len(x), kernels.path, reuse)
 
     small = x.numel() * dy.shape[1] < _SMALL_PRODUCTS
     parts = split(dy.shape[1], 1 if small else kernels.workers.count)
     return SummedProduct([(key, task(rows)) for key, rows in enumerate(parts)], (dy.shape[1], x.shape[1]))
+
+
+def _part(pixels: Tensor, columns: Tensor, terms: int, path: GemmPath, reuse: bool) -> Tensor:
+    """pixels^T times columns: int32, or int64 where a sum of all `terms` may leave 32 bits."""
+    a = pixels.t()
+    if terms > SAFE_TERMS:
+        return gemm_exact(a, columns, path)
+    return gemm(a, columns, path, _scratch_sums(a, columns) if reuse else None)
+
+
+def _scratch_sums(a: Tensor, b: Tensor) -> Tensor:
+    return scratch("sums", (a.shape[0], b.shape[1]), a, torch.int32)
 
 
 def _any(parts: list[Accumulators]) -> Tensor | None:

@@ -60,20 +60,26 @@ def choose_path(wanted: str, device: torch.device) -> GemmPath:
     raise FixgradError(f"no path gives exact integer products on this {kind}: tried {', '.join(GemmPath)}")
 
 
-def gemm(a: Tensor, b: Tensor, path: GemmPath) -> Tensor:
-    """The product of `a` [M, K] and `b` [K, N], int8 codes of -127..127, as wrapped int32 [M, N].
+def gemm(a: Tensor, b: Tensor, path: GemmPath, out: Tensor | None = None) -> Tensor:
+    """The product of `a` [M, K] and `b` [K, N], int8 codes of -127..127, as wrapped int32 [M, N], in `out` if given.
 
     Either operand may be a transposed view.
     """
-    if path is GemmPath.INT8:
-        return _int8_gemm(a, b)
+    if a.device.type == "cuda" and path is GemmPath.INT8:
+        return _cuda_int8_gemm(a, b)
+    if out is None:
+        out = torch.empty((a.shape[0], b.shape[1]), dtype=torch.int32, device=a.device)
+    return torch._int_mm(a, b, out=out) if path is GemmPath.INT8 else _float_gemm(a, b, path, out)
+
+
+def _float_gemm(a: Tensor, b: Tensor, path: GemmPath, out: Tensor) -> Tensor:
     dtype, terms = (torch.float32, FLOAT32_TERMS) if path is GemmPath.FP32 else (torch.float64, SAFE_TERMS)
     depth = a.shape[1]
-    total = torch.mm(a[:, :terms].to(dtype), b[:terms].to(dtype)).to(torch.int32)
-    for start in range(terms, depth, terms):
+    for start in range(0, depth, terms):
         part = slice(start, start + terms)
-        total += torch.mm(a[:, part].to(dtype), b[part].to(dtype)).to(torch.int32)
-    return total
+        sums = torch.mm(a[:, part].to(dtype), b[part].to(dtype))
+        out = out.copy_(sums) if start == 0 else out.add_(sums.to(torch.int32))
+    return out
 
 
 def gemm_exact(a: Tensor, b: Tensor, path: GemmPath) -> Tensor:
@@ -89,12 +95,6 @@ def wrap(exact: Tensor) -> tuple[Tensor, Tensor]:
     """Exact int64 sums modulo 2**32 as int32, and a bool tensor that tells whether one lay outside of 32 bits."""
     wrapped = exact.to(torch.int32)
     return wrapped, (wrapped != exact).any()
-
-
-def _int8_gemm(a: Tensor, b: Tensor) -> Tensor:
-    if a.device.type == "cuda":
-        return _cuda_int8_gemm(a, b)
-    return torch._int_mm(a, b)
 
 
 def _cuda_int8_gemm(a: Tensor, b: Tensor) -> Tensor:

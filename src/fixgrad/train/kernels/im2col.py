@@ -6,10 +6,10 @@ flipped kernel over the error, spread out by the stride.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fixgrad.numbers.convolution import ConvGeometry
+from fixgrad.train.kernels.scratch import scratch
 
 Pair = tuple[int, int]
 
@@ -63,7 +63,8 @@ def im2col(maps: Tensor, windows: Windows) -> Tensor:
         maps: [images, rows, columns, channels], any dtype.
 
     Returns:
-        [images * positions, taps * channels]: taps in raster order, channels innermost.
+        [images * positions, taps * channels]: taps in raster order, channels innermost; a scratch buffer, or a view of the
+        maps for a 1x1 kernel.
     """
     images, height, width, channels = maps.shape
     if windows.is_identity((height, width)):
@@ -74,12 +75,13 @@ def im2col(maps: Tensor, windows: Windows) -> Tensor:
     row, image = full_width * channels, windows.padded[0] * full_width * channels
     strides = (image, sh * row, sw * channels, dh * row, dw * channels, 1)
     view = padded.as_strided((images, oh, ow, kh, kw, channels), strides)
-    return view.reshape(images * oh * ow, kh * kw * channels)
+    columns = scratch("im2col", tuple(view.shape), maps)
+    return columns.copy_(view).view(images * oh * ow, kh * kw * channels)
 
 
 def _padded(maps: Tensor, windows: Windows) -> Tensor:
     images, height, width, channels = maps.shape
-    padded = torch.zeros((images, *windows.padded, channels), dtype=maps.dtype, device=maps.device)
+    padded = scratch("padded", (images, *windows.padded, channels), maps).zero_()
     rows, first_row = _placed(height, windows.offset[0], windows.spread[0], windows.padded[0])
     columns, first_column = _placed(width, windows.offset[1], windows.spread[1], windows.padded[1])
     inside = maps[:, rows, columns]
