@@ -1,0 +1,72 @@
+"""A whole step as instructions: FF of every stage, the loss, then NG, WG and UPDATE from the last stage to the first."""
+
+from fixgrad.compiler.context import Context
+from fixgrad.compiler.layout import LABEL_BYTES
+from fixgrad.compiler.map_phase import ForwardPhase, NeuronGradientPhase
+from fixgrad.compiler.resources import Waits
+from fixgrad.compiler.stream import Label
+from fixgrad.compiler.tiling import LayerTiling
+from fixgrad.compiler.weight_phase import WeightPhase
+from fixgrad.machine.instructions import Unit
+from fixgrad.network import Recipe
+
+#: Label of what belongs to no layer.
+STEP = Label("", "step")
+
+
+def lower_step(context: Context, tilings: list[LayerTiling], recipe: Recipe) -> None:
+    """Emit a training step, or (where `context.trains` is not set) a forward pass, into the context's stream."""
+    _load_params(context)
+    for stage, tiling in zip(context.stages, tilings, strict=True):
+        ForwardPhase(context, stage, tiling.ff).lower()
+    if context.trains:
+        _lower_loss(context)
+        for stage, tiling in reversed(list(zip(context.stages, tilings, strict=True))):
+            if tiling.ng is not None:
+                NeuronGradientPhase(context, stage, tiling.ng).lower()
+            if tiling.wg is not None:
+                WeightPhase(context, stage, tiling.wg, recipe).lower()
+        _store_statistics(context)
+    context.stream.emit("HALT", STEP, 0, _everything(context), {})
+
+
+def _load_params(context: Context) -> None:
+    fields = {"source": context.layout.address("step_table"), "first": 0, "count": len(context.layout.entries)}
+    context.params = Waits(load=context.stream.emit("LOAD_PARAMS", STEP, 0, Waits(), fields))
+
+
+def _lower_loss(context: Context) -> None:
+    stage, layout, lanes = context.stages[-1], context.layout, context.machine.lanes
+    name, layer, logits = f"loss/{stage.name}", stage.layer, stage.target
+    for micro_batch in range(context.micro_batches):
+        fields = {
+            "logits": context.map_address(f"activation/{logits.name}", logits, micro_batch, 0, layer.out_bits),
+            "logit_bits": layer.out_bits,
+            "labels": layout.address("labels") + LABEL_BYTES * lanes * micro_batch,
+            "target": context.map_address(f"error/{stage.name}", stage.error, micro_batch, 0),
+            "with_bias": int(layer.bias),
+            "element": layout.address(f"random/{stage.name}"),
+            "classes": layer.out_channels,
+            "param": layout.entries[name],
+            "images": context.images(micro_batch),
+            "random_batch": context.batch,
+            "random_image": micro_batch * lanes,
+            "statistics": layout.registers[name],
+        }
+        if layer.bias:
+            fields["bias_gradient"] = layout.address(f"bias_gradient/{stage.name}")
+        # Logits and labels of a micro-batch are in place once POST has stored the former: LOSS is POST's own.
+        post = context.stream.emit("LOSS", Label(stage.name, "loss"), stage.index, context.params, fields)
+        ready = context.ready_map(f"error/{stage.name}", stage.error)
+        ready.written(micro_batch, slice(None), slice(None), post)
+
+
+def _store_statistics(context: Context) -> None:
+    fields = {"target": context.layout.address("statistics"), "count": len(context.layout.registers)}
+    waits = Waits(compute=context.stream.issued(Unit.COMPUTE), update=context.updates())
+    context.stream.emit("STATISTICS", STEP, 0, waits, fields)
+
+
+def _everything(context: Context) -> Waits:
+    issued = context.stream.issued
+    return Waits(issued(Unit.LOAD), issued(Unit.COMPUTE), issued(Unit.POST), context.updates())

@@ -1,0 +1,152 @@
+"""The live kernels of a layer as the machine stores them: CSB blocks in memory order, and where each part of them starts."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fixgrad.compiler.stages import Stage
+from fixgrad.network import Conv2d
+from fixgrad.sparse import BlockGrid
+from fixgrad.sparse.encode import Places, storage_order
+
+Ints = NDArray[np.int64]
+#: Coordinates inside a block are one byte each.
+MAX_BLOCK_EDGE = 256
+
+
+class Run(NamedTuple):
+    """Consecutive entries of one CSB block.
+
+    Attributes:
+        start, count: of the entries, in storage order.
+        row, column: memory coordinates of the block's first element.
+    """
+
+    start: int
+    count: int
+    row: int
+    column: int
+
+
+class KernelMatrix:
+    """The kernels of one layer, in memory order.
+
+    Args:
+        alive: bool [rows, columns], in memory order.
+        block_rows: channels of a CSB block along the rows; the blocks are as wide as coordinates allow.
+    """
+
+    def __init__(self, alive: NDArray[np.bool_], block_rows: int) -> None:
+        rows, columns = alive.shape
+        self.alive = alive
+        self.grid = BlockGrid(rows, columns, (min(block_rows, rows), min(MAX_BLOCK_EDGE, columns)))
+        self.counts = _counts(alive, self.grid)
+        self.starts = _starts(self.counts, self.grid)
+        self._column_sums = np.zeros((self.grid.block_rows, columns + 1), np.int64)
+        np.cumsum(self.counts, axis=1, out=self._column_sums[:, 1:])
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of a block."""
+        return self.grid.block[0]
+
+    @property
+    def size(self) -> int:
+        """Live kernels."""
+        return int(self.counts.sum())
+
+    @cached_property
+    def places(self) -> Places:
+        """Block and coordinates of every entry, in storage order."""
+        return storage_order(self.alive, self.grid)
+
+    def entries(self) -> tuple[Ints, Ints]:
+        """(row, column) of every entry in memory order of the channels, in storage order."""
+        places, (rows, columns) = self.places, self.grid.block
+        return (
+            np.asarray(places.block_row * rows + places.row, np.int64),
+            np.asarray(places.block_col * columns + places.col, np.int64),
+        )
+
+    def runs(self, rows: tuple[int, int], columns: tuple[int, int]) -> Iterator[Run]:
+        """The live entries of rows [first, last) x columns [first, last), block by block; empty runs are left out.
+
+        `rows` begin at a block, and end at one or at the last row.
+        """
+        height, width = self.grid.block
+        for block_row in range(rows[0] // height, -(-rows[1] // height)):
+            for block_column in range(columns[0] // width, -(-columns[1] // width)):
+                first = max(columns[0], block_column * width)
+                last = min(columns[1], (block_column + 1) * width)
+                start = int(self.starts[block_row, first])
+                count = int(self.starts[block_row, last - 1] + self.counts[block_row, last - 1]) - start
+                if count:
+                    yield Run(start, count, block_row * height, block_column * width)
+
+    def by_rows(self, first: int, size: int, parts: int) -> Ints:
+        """Live kernels of `parts` sets of `size` rows from `first` on, in each column: [parts, columns]."""
+        height = self.grid.block[0]
+        blocks = np.zeros((-(-size // height) * parts, self.grid.cols), np.int64)
+        found = self.counts[first // height : first // height + len(blocks)]
+        blocks[: len(found)] = found
+        return blocks.reshape(parts, -1, self.grid.cols).sum(axis=1)
+
+    def by_columns(self, first: int, last: int, size: int, parts: int) -> Ints:
+        """Live kernels of `parts` sets of `size` columns from `first` to `last`, in each block row: [parts, block rows]."""
+        edges = np.minimum(first + size * np.arange(parts + 1), last)
+        return np.diff(self._column_sums[:, edges], axis=1).T
+
+
+def alive_in_memory(stage: Stage, mask: NDArray[np.bool_] | None, row_order: Ints, channel_order: Ints) -> NDArray[np.bool_]:
+    """The live kernels [rows, columns] in memory order.
+
+    Args:
+        mask: bool [out, in per convolution group], or None for all.
+        row_order, channel_order: the channel that each place in memory holds, of the target and of the source.
+    """
+    if mask is None:
+        mask = np.ones(stage.layer.weight_shape[:2], np.bool_)
+    if stage.source_pixels > 1:
+        by_pixel = mask.reshape(len(mask), stage.source.channels, stage.source_pixels)[row_order][:, channel_order]
+        return by_pixel.transpose(0, 2, 1).reshape(stage.matrix_shape)
+    groups = stage.layer.geometry.groups if isinstance(stage.layer, Conv2d) else 1
+    if groups > 1:
+        mask = _block_diagonal(mask, groups)
+    return mask[np.ix_(row_order, channel_order)]
+
+
+def _block_diagonal(mask: NDArray[np.bool_], groups: int) -> NDArray[np.bool_]:
+    """A grouped convolution as one matrix: dead outside of the groups."""
+    outputs, inputs = mask.shape
+    wide = np.zeros((outputs, inputs * groups), np.bool_)
+    for group in range(groups):
+        rows = slice(group * outputs // groups, (group + 1) * outputs // groups)
+        wide[rows, group * inputs : (group + 1) * inputs] = mask[rows]
+    return wide
+
+
+def parameter_index(stage: Stage, rows: Ints, columns: Ints, row_order: Ints, channel_order: Ints) -> Ints:
+    """Linear index, in the layer's weight, of the first element of each kernel at (row, column) in memory order."""
+    outputs, channels = row_order[rows], channel_order[columns % stage.source.channels]
+    if stage.source_pixels > 1:
+        channels = channels * stage.source_pixels + columns // stage.source.channels
+    per_filter = stage.layer.weight_shape[1]
+    return (outputs * per_filter + channels % per_filter) * stage.taps
+
+
+def _counts(alive: NDArray[np.bool_], grid: BlockGrid) -> Ints:
+    """Live kernels of each column in each block row: [block rows, columns]."""
+    return np.add.reduceat(alive, np.arange(0, grid.rows, grid.block[0]), axis=0, dtype=np.int64)
+
+
+def _starts(counts: Ints, grid: BlockGrid) -> Ints:
+    """First entry of each column in each block row, where blocks are stored column by column of blocks."""
+    width = grid.block[1]
+    padded = np.zeros((grid.block_rows, grid.block_cols * width), np.int64)
+    padded[:, : grid.cols] = counts
+    stored = padded.reshape(grid.block_rows, grid.block_cols, width).transpose(1, 0, 2)
+    starts = np.cumsum(stored.ravel()) - stored.ravel()
+    return starts.reshape(stored.shape).transpose(1, 0, 2).reshape(padded.shape)[:, : grid.cols]
