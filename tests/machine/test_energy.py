@@ -82,6 +82,7 @@ def test_the_anchor_is_the_talks() -> None:
         ({"value": -1.0, "low": -1.0}, "does not hold, or is negative"),
         ({"source": ""}, "coefficient int8_add: unit, date and source must be given"),
         ({"typo": 1}, "typo"),
+        ({"kind": "guessed"}, "'guessed' is not a valid Kind"),
         ({"name": "int32_add"}, "coefficient int32_add is given twice"),
     ],
 )

@@ -143,6 +143,10 @@ def energy_table_from(table: dict[str, Any]) -> EnergyTable:
         anchor = Anchor(**{**table["anchor"], "kind": Kind(table["anchor"]["kind"])})
     except (KeyError, TypeError) as error:
         raise DataError(f"energy table: {error} is missing or unknown") from error
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"energy table: {error}") from error
     return EnergyTable(coefficients, anchor)
 
 
