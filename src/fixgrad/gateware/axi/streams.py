@@ -1,0 +1,161 @@
+"""Elements of streams: FIFO, skid buffer, round-robin arbiter.
+
+All keep Amaranth's rules of a stream: once `valid` is high, it and the payload stay until `ready`; `valid` never waits for
+`ready`. None has a combinational path from its input to its output or back, so that any number may be chained at full clock.
+"""
+
+from amaranth.hdl import Cat, Module, Mux, ShapeLike, Signal, Value
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+
+class Fifo(wiring.Component):
+    """A queue in a memory that is read without a clock (LUT RAM): a payload pushed in one cycle may leave in the next.
+
+    Args:
+        shape: of the payload.
+        depth: payloads that it holds; at least 1.
+
+    Members:
+        i, o: input and output stream.
+        level: payloads that it holds.
+    """
+
+    def __init__(self, shape: ShapeLike, depth: int) -> None:
+        if depth < 1:
+            raise ValueError(f"depth is {depth}: a FIFO holds at least 1")
+        self.shape, self.depth = shape, depth
+        super().__init__(
+            {
+                "i": In(stream.Signature(shape)),
+                "o": Out(stream.Signature(shape)),
+                "level": Out(range(depth + 1)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=self.shape, depth=self.depth, init=[])
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        push, pop = Signal(), Signal()
+        m.d.comb += [
+            self.i.ready.eq(self.level != self.depth),
+            self.o.valid.eq(self.level != 0),
+            push.eq(self.i.valid & self.i.ready),
+            pop.eq(self.o.valid & self.o.ready),
+            Value.cast(write.data).eq(Value.cast(self.i.payload)),
+            write.en.eq(push),
+            Value.cast(self.o.payload).eq(Value.cast(read.data)),
+        ]
+        m.d.sync += self.level.eq(self.level + push - pop)
+        for address, step in ((write.addr, push), (read.addr, pop)):
+            with m.If(step):
+                m.d.sync += address.eq(Mux(address == self.depth - 1, 0, address + 1))
+        return m
+
+
+class SkidBuffer(wiring.Component):
+    """Registers both directions of a stream: two payloads deep, a payload a cycle, one cycle of latency."""
+
+    def __init__(self, shape: ShapeLike) -> None:
+        self.shape = shape
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        skid, skid_full = Signal(self.shape), Signal()
+        m.d.comb += self.i.ready.eq(~skid_full)
+        with m.If(self.o.ready | ~self.o.valid):
+            m.d.sync += [
+                Value.cast(self.o.payload).eq(Mux(skid_full, Value.cast(skid), Value.cast(self.i.payload))),
+                self.o.valid.eq(skid_full | self.i.valid),
+                skid_full.eq(0),
+            ]
+        with m.Elif(self.i.valid & self.i.ready):
+            m.d.sync += [Value.cast(skid).eq(Value.cast(self.i.payload)), skid_full.eq(1)]
+        return m
+
+
+def connect_payload(m: Module, source: stream.Interface, sink: stream.Interface) -> None:
+    """Connects two streams whose payloads have the same bits."""
+    m.d.comb += [
+        Value.cast(sink.payload).eq(Value.cast(source.payload)),
+        sink.valid.eq(source.valid),
+        source.ready.eq(sink.ready),
+    ]
+
+
+class RoundRobin(wiring.Component):
+    """Chooses one of several requests, the one after the last that was taken first (no request waits for more than all others).
+
+    Members:
+        requests: a bit for each requester.
+        take: the choice was used; the next search begins behind it.
+        choice: the requester chosen; 0 where none asks.
+        any: one asks.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        super().__init__({"requests": In(count), "take": In(1), "choice": Out(range(max(count, 2))), "any": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        last = Signal.like(self.choice)
+        later = Signal(self.count)
+        m.d.comb += [
+            self.any.eq(self.requests.any()),
+            later.eq(self.requests & Cat(*((last < index) for index in range(self.count)))),
+            self.choice.eq(Mux(later.any(), _lowest(later), _lowest(self.requests))),
+        ]
+        with m.If(self.take):
+            m.d.sync += last.eq(self.choice)
+        return m
+
+
+def _lowest(bits: Value) -> Value:
+    """Index of the lowest bit that is set; 0 where none is."""
+    index: Value = Value.cast(0)
+    for position in reversed(range(len(bits))):
+        index = Mux(bits[position], position, index)
+    return index
+
+
+class Arbiter(wiring.Component):
+    """Merges streams round robin, a payload at a time, and says where each came from.
+
+    A choice stands until it is accepted, so the output keeps the rules of a stream.
+
+    Members:
+        i: the input streams.
+        o: the output stream.
+        source: the input that the output's payload comes from.
+    """
+
+    def __init__(self, shape: ShapeLike, count: int) -> None:
+        self.shape, self.count = shape, count
+        super().__init__(
+            {
+                "i": In(stream.Signature(shape)).array(count),
+                "o": Out(stream.Signature(shape)),
+                "source": Out(range(max(count, 2))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.choice = choice = RoundRobin(self.count)
+        held, holding = Signal.like(self.source), Signal()
+        m.d.comb += [
+            choice.requests.eq(Cat(*(i.valid for i in self.i))),
+            self.source.eq(Mux(holding, held, choice.choice)),
+            self.o.valid.eq(holding | choice.any),
+            choice.take.eq(~holding & choice.any),
+        ]
+        m.d.sync += [held.eq(self.source), holding.eq(self.o.valid & ~self.o.ready)]
+        with m.Switch(self.source):
+            for index, i in enumerate(self.i):
+                with m.Case(index):
+                    m.d.comb += [Value.cast(self.o.payload).eq(Value.cast(i.payload)), i.ready.eq(self.o.valid & self.o.ready)]
+        return m
