@@ -1,6 +1,9 @@
 """The PyTorch executor against the reference: every tensor of every step is compared with ==."""
 
 import copy
+import logging
+import sys
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +19,9 @@ from fixgrad.network.state import State
 from fixgrad.numbers import Rounding
 from fixgrad.numbers.convolution import ConvGeometry
 from fixgrad.train.executor import StepReport, TorchExecutor
+from fixgrad.train.kernels import choice, convolution, tiles
+from fixgrad.train.kernels.pointwise_numba import NumbaPointwise
+from fixgrad.train.kernels.pointwise_torch import TorchPointwise
 
 PATHS = ("int8", "fp32", "fp64")
 TOTAL_STEPS = 12
@@ -289,6 +295,109 @@ def test_channels_last_and_torch_inputs_are_the_same_images():
     executors[0].step(codes, labels)
     executors[1].step(codes.transpose(0, 2, 3, 1), labels, nhwc=True)
     assert_same_state(executors[0].to_state(), executors[1].to_state())
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", ["strided", "grouped", "ragged_pools", "linear_only"])
+def test_many_small_tiles_give_the_same_bits(name, fused, monkeypatch):
+    """Tiles of one image, shared by more threads than there are cores, with fused and with eager functions."""
+    monkeypatch.setattr(tiles, "TILE_BYTES", 1)
+    monkeypatch.setattr(tiles, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(convolution, "_SMALL_PRODUCTS", 0)
+    monkeypatch.setattr(convolution, "_WG_PIXELS", 1)
+    if not fused:
+        monkeypatch.setattr(choice, "_fused_pointwise", lambda: None)
+    with threads(3):
+        _, executor = train_both(NETWORKS[name], Recipe(update_rounding=Rounding.STOCHASTIC), prune_at=1, steps=2)
+        assert executor.kernels.workers.count == 3
+        assert isinstance(executor.kernels.pointwise, NumbaPointwise) == fused
+
+
+@contextmanager
+def threads(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_any_number_of_threads_gives_the_same_bits():
+    network, recipe = NETWORKS["digits"], Recipe()
+    data = list(batches(network, 48, 3))
+    states = []
+    for count in (1, 2, 3, 4):
+        with threads(count):
+            executor = TorchExecutor(network, start(network, recipe), recipe, TOTAL_STEPS)
+            assert executor.kernels.workers.count == count
+            executor.calibrate(*data[0])
+            for codes, labels in data[1:]:
+                executor.step(codes, labels)
+            assert torch.get_num_threads() == count
+        states.append(executor.to_state())
+    for state in states[1:]:
+        assert_same_state(states[0], state)
+
+
+def test_without_numba_training_is_eager_and_the_same(monkeypatch, caplog):
+    choice._fused_pointwise.cache_clear()
+    monkeypatch.setitem(sys.modules, "fixgrad.train.kernels.pointwise_numba", None)
+    try:
+        with caplog.at_level(logging.WARNING):
+            _, executor = train_both(NETWORKS["strided"], Recipe())
+        assert type(executor.kernels.pointwise) is TorchPointwise
+        assert "Numba does not work here" in caplog.text
+    finally:
+        choice._fused_pointwise.cache_clear()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_accumulators_that_leave_32_bits_raise_their_flags(path):
+    """FF adds 134,000 features, above the 133,144 products of 127 * 127 that are sure to fit."""
+    network = chain("long", (134_000,), linear(134_000, 2, bias=False), linear(2, 2))
+    recipe = Recipe(learning_rate=0.0)
+    weights = {name: np.full(shape, 0.995) for name, shape in network.parameters.items()}
+    reference, executor = pair(network, initial_state(network, weights, recipe), recipe, path)
+    codes, labels = np.full((2, 134_000), 127, np.int8), np.array([0, 1])
+    for each in (reference, executor):
+        each.calibrate(codes, labels)
+    assert_same_trace(reference.step(codes, labels), executor.step(codes, labels, trace=True))
+    assert executor.to_state().overflows == {"linear0/ff"}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_weight_gradients_that_leave_32_bits_raise_their_flags(path):
+    """WG adds 134,000 images."""
+    network = chain("many", (2,), linear(2, 2))
+    recipe = Recipe(learning_rate=0.0)
+    weights = {"linear0.weight": np.array([[3.0, 3.0], [-3.0, -3.0]]), "linear0.bias": np.zeros(2)}
+    reference, executor = pair(network, initial_state(network, weights, recipe), recipe, path)
+    codes, labels = np.full((134_000, 2), 127, np.int8), np.ones(134_000, np.int64)
+    for each in (reference, executor):
+        each.calibrate(codes, labels)
+    assert_same_trace(reference.step(codes, labels), executor.step(codes, labels, trace=True))
+    assert_same_state(reference.state, executor.to_state())
+    assert executor.to_state().overflows == {"linear0/wg"}
+
+
+def pair(network, state, recipe, path):
+    return (
+        ReferenceExecutor(network, copy.deepcopy(state), recipe, TOTAL_STEPS),
+        TorchExecutor(network, state, recipe, TOTAL_STEPS, path=path),
+    )
+
+
+def test_a_bias_that_leaves_32_bits_raises_the_flag():
+    network = chain("biased", (3,), linear(3, 2), linear(2, 2))
+    recipe = Recipe(stored_bits=32, learning_rate=0.0)
+    weights = {name: np.full(shape, 1e-8 if name == "linear0.weight" else 3.9) for name, shape in network.parameters.items()}
+    reference, executor = pair(network, initial_state(network, weights, recipe), recipe, "auto")
+    codes, labels = np.full((4, 3), 127, np.int8), np.array([0, 1, 0, 1])
+    for each in (reference, executor):
+        each.calibrate(codes, labels)
+    assert_same_trace(reference.step(codes, labels), executor.step(codes, labels, trace=True))
+    assert executor.to_state().overflows == {"linear0/ff"}
 
 
 def test_wide_codes_between_layers_are_refused():

@@ -13,7 +13,7 @@ from fixgrad.train.kernels.choice import Kernels
 from fixgrad.train.kernels.gemm import SAFE_TERMS, GemmPath, gemm, gemm_exact, wrap
 from fixgrad.train.kernels.im2col import Windows, im2col
 from fixgrad.train.kernels.scratch import scratch
-from fixgrad.train.kernels.tiles import TILE_BYTES, image_tiles, split
+from fixgrad.train.kernels.tiles import image_tiles, split
 
 #: WG adds the sums of its tiles: with this many pixels a tile, the products outweigh the additions.
 _WG_PIXELS = 1536
@@ -143,7 +143,7 @@ def correlate(maps: Tensor, errors: Tensor, windows: Windows, groups: int, kerne
     positions, depth = windows.outputs[0] * windows.outputs[1], windows.kernel[0] * windows.kernel[1] * inputs
     terms = len(maps) * positions
     team = kernels.workers.count
-    tiles = image_tiles(len(maps), positions * depth, max(TILE_BYTES, _WG_PIXELS * depth))
+    tiles = image_tiles(len(maps), positions * depth, _WG_PIXELS * depth)
     small = terms * depth * outputs < _SMALL_PRODUCTS
     parts = split(outputs, 1 if small or len(tiles) * groups >= 2 * team else team)
 

@@ -15,8 +15,11 @@ def split(extent: int, parts: int) -> list[slice]:
     return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
 
 
-def image_tiles(images: int, bytes_per_image: int, tile_bytes: int = TILE_BYTES, workers: int = 1) -> list[slice]:
-    """Equal parts of the batch with buffers of at most `tile_bytes` (one image at least), as many for each worker."""
+def image_tiles(images: int, bytes_per_image: int, least_bytes: int = 0, workers: int = 1) -> list[slice]:
+    """Equal parts of the batch, as many for each worker.
+
+    The buffers of a part take at most TILE_BYTES (or `least_bytes`, where that is more), but it has one image at least.
+    """
     total = images * bytes_per_image
-    count = -(-total // tile_bytes)
+    count = -(-total // max(TILE_BYTES, least_bytes))
     return split(images, count if total < _SMALL_BYTES else -(-count // workers) * workers)
