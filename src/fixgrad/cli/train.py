@@ -241,7 +241,7 @@ def _train(run: "TrainingRun", cost: "StepPrediction", keep: int | None, tensorb
             if as_json:
                 print(json.dumps({**metrics.to_dict(), **timing.to_dict()}), flush=True)
             else:
-                console.print(epoch_line(metrics, timing), soft_wrap=True, highlight=False)
+                console.print(epoch_line(metrics, timing, run.plan.network.classes), soft_wrap=True, highlight=False)
 
 
 @contextmanager

@@ -50,5 +50,5 @@ def demo_lines(demo: DemoReport) -> list[str]:
         f"Training step: simulated lower bound for {plan.batch} images on {machine}, {faster:.1f} times as fast as the same "
         f"step with nothing pruned ({duration(demo.dense_step_seconds)}).",
         f"CSB: the 8-bit weights take {percent(demo.csb_share, 1)} of their dense bytes, coordinates included.",
-        f"Limits (less than {LOST_LIMIT:g} point lost for every seed, at most {percent(MACS_LIMIT, 0)} of the MACs): {verdict}.",
+        f"Limits (less than {LOST_LIMIT:g} point lost for every seed, {percent(MACS_LIMIT, 0)} of the MACs): {verdict}.",
     ]

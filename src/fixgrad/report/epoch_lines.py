@@ -1,6 +1,7 @@
 """A line for each epoch, as a run goes."""
 
 from fixgrad.report.units import duration
+from fixgrad.train.loop import guessing_loss
 from fixgrad.train.metrics import EpochMetrics, Timing
 
 
@@ -11,8 +12,8 @@ def heading(machine: str | None) -> str:
     return f"{line}  step on {machine}, at least" if machine else line
 
 
-def epoch_line(metrics: EpochMetrics, timing: Timing) -> str:
-    """The line of one epoch; see `heading`. Overflows stand at its end, because there should be none."""
+def epoch_line(metrics: EpochMetrics, timing: Timing, classes: int) -> str:
+    """The line of one epoch; see `heading`. At its end stands what should not be: overflows, or nothing learnt yet."""
     saturated = f"{100 * metrics.saturation:.3f} {metrics.saturated}" if metrics.saturated else "none"
     line = (
         f"{metrics.epoch:>5} {metrics.loss:>8.4f} {100 * metrics.train_accuracy:>8.2f} {100 * metrics.test_accuracy:>7.2f} "
@@ -22,4 +23,6 @@ def epoch_line(metrics: EpochMetrics, timing: Timing) -> str:
         line += f"  {duration(timing.step_seconds)}"
     if metrics.overflows:
         line += f"  OVERFLOW in {', '.join(metrics.overflows)}"
+    if metrics.loss >= guessing_loss(classes):
+        line += "  no better than guessing: lower --lr if it stays so"
     return line

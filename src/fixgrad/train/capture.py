@@ -81,7 +81,7 @@ def _traced(module: nn.Module, name: str, input_shape: Shape) -> fx.GraphModule:
     """The module as a graph in which every node knows the shape of its result."""
     if fx.Tracer().is_leaf_module(module, ""):
         module = nn.Sequential(module)
-    was_training = module.training
+    modes = {part: part.training for part in module.modules()}
     module.eval()  # an example must not move the statistics of a module that is refused later
     shapes: _Shapes | None = None
     try:
@@ -97,7 +97,8 @@ def _traced(module: nn.Module, name: str, input_shape: Shape) -> fx.GraphModule:
             "of images and do the same for every one, without branches that depend on values"
         ) from error
     finally:
-        module.train(was_training)
+        for part, training in modes.items():
+            part.training = training
     return graph
 
 

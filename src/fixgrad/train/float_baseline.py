@@ -4,6 +4,7 @@ The update is the one of docs/arithmetic.md in real numbers (the learning rate i
 between the two runs is number formats and, where asked for, pruning.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -115,14 +116,13 @@ class FloatTrainer:
         target = torch.from_numpy(np.asarray(labels, np.int64))
         logits = self._module(self._values(x))
         loss = F.cross_entropy(logits, target)
-        if not bool(torch.isfinite(loss)):
-            raise FixgradError(
-                f"training diverged: the loss of step {self._steps} is {float(loss)}; lower --lr or raise --warmup"
-            )
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise FixgradError(f"training diverged: the loss of step {self._steps} is {value}; lower --lr or raise --warmup")
         gradients = torch.autograd.grad(loss, list(self._parameters.values()))
         self._update(dict(zip(self._parameters, gradients, strict=True)))
         self._steps += 1
-        return FloatReport(float(loss.detach()), int((logits.argmax(dim=1) == target).sum()))
+        return FloatReport(value, int((logits.argmax(dim=1) == target).sum()))
 
     @torch.no_grad()
     def _update(self, gradients: Mapping[str, Tensor]) -> None:

@@ -1,5 +1,6 @@
 """The training loop: epochs of steps, pruning when its time has come, and a look at the test set after each epoch."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from fixgrad.train.trainer import StepReport, Trainer
 
 #: Images in a batch of the evaluation: it changes no result, only the memory.
 EVALUATION_BATCH = 256
+#: Training whose loss is so many times that of guessing has diverged: integers wrap and saturate, but never become NaN.
+DIVERGED_LOSS = 10
 #: A tensor of which this share saturates on average over an epoch holds signs rather than values.
 DIVERGED_SATURATION = 0.5
 
@@ -102,7 +105,7 @@ class TrainingLoop:
             rate = plan.recipe.rate_at(step, plan.total_steps)
             for watcher in self._watchers:
                 watcher.step_done(step, report, len(batch), rate)
-        _refuse_divergence(epoch, tally)
+        _refuse_divergence(epoch, tally, plan.network.classes)
         return tally
 
     def _evaluate(self) -> int:
@@ -137,15 +140,23 @@ class TrainingLoop:
         )
 
 
+def guessing_loss(classes: int) -> float:
+    """Cross-entropy of equal probabilities, in nats."""
+    return math.log(classes)
+
+
 def count_correct(logits: NDArray[Any], labels: NDArray[np.integer[Any]]) -> int:
     """Images whose largest logit (the first of equals) is the label's; logits [batch, classes], labels [batch]."""
     return int((logits.argmax(axis=1) == labels).sum())
 
 
-def _refuse_divergence(epoch: int, tally: EpochTally) -> None:
+def _refuse_divergence(epoch: int, tally: EpochTally, classes: int) -> None:
     name, share = tally.most_saturated()
+    limit = DIVERGED_LOSS * guessing_loss(classes)
     if share >= DIVERGED_SATURATION:
-        raise FixgradError(
-            f"training diverged in epoch {epoch}: {100 * share:.0f} % of {name} saturates "
-            f"(limit {100 * DIVERGED_SATURATION:.0f} %); lower --lr or raise --warmup"
-        )
+        what = f"{100 * share:.0f} % of {name} saturates (limit {100 * DIVERGED_SATURATION:.0f} %)"
+    elif tally.loss > limit:
+        what = f"the mean loss is {tally.loss:.4g} (limit {limit:.4g})"
+    else:
+        return
+    raise FixgradError(f"training diverged in epoch {epoch}: {what}; lower --lr or raise --warmup")

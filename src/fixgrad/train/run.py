@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -82,7 +83,8 @@ class TrainingRun:
             "plan": prepared.plan.to_dict(),
             "environment": environment(),
         }
-        return cls._first(prepared, RunFolder.create(out, config))
+        with _released_on_failure(RunFolder.create(out, config)) as folder:
+            return cls._first(prepared, folder)
 
     @classmethod
     def resume(cls, path: Path, checkpoint: str | None = None, data_dir: str | None = None) -> "TrainingRun":
@@ -99,19 +101,24 @@ class TrainingRun:
         """
         folder = RunFolder.open(path)
         folder.lock()
-        config = folder.config()
-        request, plan = _request_and_plan(folder, config)
-        if data_dir is not None:
-            request = request.moved_to(data_dir)
-        if not folder.epochs():  # ended before its first checkpoint
-            prepared = prepare(request)
-            _refuse_other_plan(prepared.plan, plan, f"{path}: what is asked for now")
-            return cls._first(prepared, folder)
-        saved = folder.load(checkpoint)
+        with _released_on_failure(folder):
+            request, plan = _request_and_plan(folder)
+            if data_dir is not None:
+                request = request.moved_to(data_dir)
+            if not folder.epochs():  # ended before its first checkpoint
+                prepared = prepare(request)
+                _refuse_other_plan(prepared.plan, plan, f"what {path} asks for")
+                return cls._first(prepared, folder)
+            return cls._after(folder.load(checkpoint), folder, request, plan)
+
+    @classmethod
+    def _after(cls, saved: Checkpoint, folder: RunFolder, request: RunRequest, plan: Plan) -> "TrainingRun":
         _refuse_other_plan(saved.plan, plan, str(folder.checkpoint_path(saved.epoch)))
         data = open_request_data(request)
         if data_fingerprint(data) != plan.fingerprint:
-            raise DataError(f"the images, labels or augmentation of {data.name} are not those that {path} was begun with")
+            raise DataError(
+                f"the images, labels or augmentation of {data.name} are not those that {folder.path} was begun with"
+            )
         trainer = _resumed_trainer(plan, saved.state)
         folder.set_back(saved)
         return cls(plan, data, folder, trainer, saved.history)
@@ -188,7 +195,18 @@ def _fixed_point(plan: Plan, state: State) -> Trainer:
     return FixedPointTrainer(TorchExecutor(plan.network, state, plan.recipe, plan.total_steps))
 
 
-def _request_and_plan(folder: RunFolder, config: dict[str, object]) -> tuple[RunRequest, Plan]:
+@contextmanager
+def _released_on_failure(folder: RunFolder) -> Iterator[RunFolder]:
+    """The folder stays locked unless the block fails."""
+    try:
+        yield folder
+    except BaseException:
+        folder.release()
+        raise
+
+
+def _request_and_plan(folder: RunFolder) -> tuple[RunRequest, Plan]:
+    config = folder.config()
     try:
         request, plan = config["request"], config["plan"]
         if config["config_version"] != CONFIG_VERSION or not isinstance(request, dict) or not isinstance(plan, dict):
