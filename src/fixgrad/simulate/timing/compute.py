@@ -1,0 +1,109 @@
+"""COMPUTE: every group takes its kernels at its own pace; POST takes cycles from it when it drains its lane memories."""
+
+from collections import deque
+from typing import NamedTuple
+
+from fixgrad.machine.instructions import Unit
+from fixgrad.simulate.timing.attribution import Blocker, Gap
+from fixgrad.simulate.timing.dispatch import Dispatcher
+from fixgrad.simulate.timing.events import Agenda, SharedProgress
+from fixgrad.simulate.timing.work import Work
+
+
+class Run(NamedTuple):
+    """A COMPUTE of one group: cycles [start, end), of which POST took `stolen`."""
+
+    start: int
+    end: int
+    stolen: int
+
+
+class ComputeGroup:
+    """The PEs of one group.
+
+    Attributes:
+        runs: of every COMPUTE so far.
+        gaps: in which it waited.
+    """
+
+    def __init__(
+        self,
+        group: int,
+        work: Work,
+        agenda: Agenda,
+        dispatcher: Dispatcher,
+        progress: SharedProgress,
+        begun: list[int],
+    ) -> None:
+        self.group = group
+        self.runs: list[Run] = []
+        self.gaps: list[Gap] = []
+        self.free = 0
+        self._work, self._agenda, self._dispatcher, self._progress = work, agenda, dispatcher, progress
+        self._positions = work.positions(Unit.COMPUTE)
+        self._latency = work.machine.latencies.compute
+        #: Groups that have begun each COMPUTE, shared by all groups: its place in the queue is free after the last.
+        self._begun = begun
+        self._drains: deque[tuple[int, int, int]] = deque()
+        self._start = self._end = -1
+        self._stolen = 0
+
+    def drain(self, begin: int, end: int, words: int) -> None:
+        """POST reads `words` words of each PE's lane memory between two cycles."""
+        if words:
+            self._drains.append((begin, end, words))
+
+    def step(self, now: int) -> None:
+        """Finish what ends now, and begin the next."""
+        if self._start >= 0 and not self._finish(now):
+            return
+        number = len(self.runs)
+        if number == len(self._positions):
+            return
+        position = self._positions[number]
+        found = self._dispatcher.ready(position, self.step)
+        if found is None:
+            return
+        ready, blocker = found
+        if ready > now:
+            self._agenda.at(ready, self.step)
+            return
+        self._begin(number, position, max(ready, self.free), blocker)
+
+    def _begin(self, number: int, position: int, start: int, blocker: Blocker) -> None:
+        if start > self.free:
+            self.gaps.append(Gap(self.group, self.free, start, blocker, self._work.row[position]))
+        self._begun[number] += 1
+        if self._begun[number] == self._work.machine.groups:
+            self._dispatcher.begun(position, start)
+        self._start, self._stolen = start, 0
+        self._end = start + self._work.group_cycles[number][self.group]
+        self._agenda.at(self._end, self.step)
+
+    def _finish(self, now: int) -> bool:
+        """Whether the COMPUTE ends now; otherwise it ends later, by the cycles that POST took meanwhile."""
+        if now < self._end:
+            return False
+        stolen = self._stolen_until(now)
+        if stolen > self._stolen:
+            self._end += stolen - self._stolen
+            self._stolen = stolen
+            self._agenda.at(self._end, self.step)
+            return False
+        number = len(self.runs)
+        self.runs.append(Run(self._start, self._end, self._stolen))
+        self.free = self._end
+        self._start = -1
+        while self._drains and self._drains[0][1] <= now:
+            self._drains.popleft()
+        self._progress.arrive(self.group, number, self._end + self._latency)
+        return True
+
+    def _stolen_until(self, now: int) -> int:
+        """Cycles that POST takes between the start and `now`: it spreads its words evenly over its steps."""
+        stolen = 0
+        for begin, end, words in self._drains:
+            length = max(end - begin, 1)
+            before, after = (min(max(time - begin, 0), length) for time in (self._start, now))
+            stolen += words * after // length - words * before // length
+        return stolen

@@ -1,0 +1,113 @@
+"""LOAD: asks memory ahead of what it distributes, and distributes in order over one data bus."""
+
+from collections import deque
+from collections.abc import Iterator
+
+from fixgrad.machine.instructions import Unit
+from fixgrad.simulate.timing.attribution import Blocker, LoadRecord
+from fixgrad.simulate.timing.dispatch import Dispatcher
+from fixgrad.simulate.timing.events import Agenda, Progress
+from fixgrad.simulate.timing.memory import MemorySystem
+from fixgrad.simulate.timing.work import LoadPart, Work
+
+
+class LoadUnit:
+    """See the module.
+
+    Attributes:
+        records: of every LOAD so far.
+    """
+
+    def __init__(
+        self, work: Work, agenda: Agenda, memory: MemorySystem, dispatcher: Dispatcher, progress: Progress
+    ) -> None:
+        self.records: list[LoadRecord] = []
+        self._work, self._agenda, self._memory = work, agenda, memory
+        self._dispatcher, self._progress = dispatcher, progress
+        self._positions = work.positions(Unit.LOAD)
+        self._parts: Iterator[LoadPart] | None = None
+        self._part: LoadPart | None = None
+        #: (when distributed, requests, bytes) of every part that was asked for, oldest first.
+        self._outstanding: deque[tuple[int, int, int]] = deque()
+        self._requests = self._bytes = 0
+        self._bus_free = 0
+        self._blocker, self._ready, self._asked, self._first, self._bus = Blocker(Unit.CONTROL, 0), 0, -1, -1, 0
+
+    def step(self, now: int) -> None:
+        """Ask for as much as may be asked for now."""
+        while True:
+            if self._parts is None and not self._begin(now):
+                return
+            assert self._parts is not None
+            if self._part is None:
+                self._part = next(self._parts, None)
+                if self._part is None:
+                    self._finish(now)
+                    continue
+            free = self._window(now, self._part)
+            if free > now:
+                self._agenda.at(free, self.step)
+                return
+            self._ask(now, self._part)
+            self._part = None
+
+    def _begin(self, now: int) -> bool:
+        number = len(self.records)
+        if number == len(self._positions):
+            return False
+        position = self._positions[number]
+        found = self._dispatcher.ready(position, self.step)
+        if found is None:
+            return False
+        self._ready, self._blocker = found
+        if self._ready > now:
+            self._agenda.at(self._ready, self.step)
+            return False
+        self._dispatcher.begun(position, now)
+        self._parts = self._work.load_parts(position)
+        self._asked = self._first = -1
+        self._bus = 0
+        return True
+
+    def _window(self, now: int, part: LoadPart) -> int:
+        """When the part may be asked for: requests and bytes outstanding are limited, but one part always may be."""
+        limits, outstanding = self._work.assumptions, self._outstanding
+        size = sum(request.bytes for request in part.requests)
+        free = now
+        while outstanding and (
+            outstanding[0][0] <= free
+            or self._requests + len(part.requests) > limits.load_requests
+            or self._bytes + size > limits.load_bytes
+        ):
+            done, requests, held = outstanding.popleft()
+            self._requests -= requests
+            self._bytes -= held
+            free = max(free, done)
+        return free
+
+    def _ask(self, now: int, part: LoadPart) -> None:
+        row = self._work.row[self._positions[len(self.records)]]
+        arrivals = [self._memory.serve(now, request, row) for request in part.requests]
+        first = max((arrival.first for arrival in arrivals), default=now)
+        begin = max(self._bus_free, first)
+        end = max(begin + part.bus, max((arrival.last for arrival in arrivals), default=0))
+        if self._asked < 0:
+            self._asked, self._first = now, begin
+        self._bus += part.bus
+        self._bus_free = end
+        size = sum(request.bytes for request in part.requests)
+        self._outstanding.append((end, len(part.requests), size))
+        self._requests += len(part.requests)
+        self._bytes += size
+
+    def _finish(self, now: int) -> None:
+        position = self._positions[len(self.records)]
+        asked, first = (self._asked, self._first) if self._asked >= 0 else (now, now)
+        end = max(self._bus_free, first)
+        self.records.append(
+            LoadRecord(position, self._blocker, self._ready, asked, first, end, self._bus, self._work.row[position])
+        )
+        self._parts = None
+        self._progress.complete(end)
+
+

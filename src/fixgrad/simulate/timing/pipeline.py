@@ -1,0 +1,150 @@
+"""POST and UPDATE: units that read, work and write in steps, reading ahead and writing behind."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from fixgrad.simulate.timing.attribution import Blocker, StepRecord
+from fixgrad.simulate.timing.dispatch import Dispatcher
+from fixgrad.simulate.timing.events import Agenda
+from fixgrad.simulate.timing.memory import MemorySystem
+from fixgrad.simulate.timing.work import Step, Work
+
+
+class _Current(NamedTuple):
+    """The instruction that is being read."""
+
+    position: int
+    blocker: Blocker
+    ready: int
+    steps: Iterator[Step]
+
+
+class _Piece(NamedTuple):
+    """A step that has been read, or (without a step) the end of an instruction."""
+
+    of: _Current
+    step: Step | None
+    begin: int
+    end: int
+
+
+class PipelineUnit:
+    """See the module.
+
+    Args:
+        latency: from the last word read until it may be written.
+        completed: told the cycle at which each instruction completes, in order.
+        drain: told (group, begin, end, words) for what a step takes from lane memories.
+
+    Attributes:
+        records: of every instruction so far.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        agenda: Agenda,
+        memory: MemorySystem,
+        dispatcher: Dispatcher,
+        positions: list[int],
+        latency: int,
+        completed: Callable[[int], None],
+        drain: Callable[[int, int, int, int], None] | None = None,
+    ) -> None:
+        self.records: list[StepRecord] = []
+        self._work, self._agenda, self._memory, self._dispatcher = work, agenda, memory, dispatcher
+        self._positions, self._latency = positions, latency
+        self._completed, self._drain = completed, drain
+        self._begun = 0
+        self._current: _Current | None = None
+        self._pieces: deque[_Piece] = deque()
+        self._ahead = 0
+        self._free = 0
+        self._written: deque[int] = deque([0] * work.assumptions.steps_ahead, maxlen=work.assumptions.steps_ahead)
+        self._begin, self._busy, self._last_write = -1, 0, 0
+        #: Whether the unit will be called for the next instruction.
+        self._waiting = False
+
+    def step(self, now: int) -> None:
+        """Begin the next instruction, which may begin now."""
+        self._waiting = False
+        self._read_ahead(now)
+
+    def _read_ahead(self, now: int) -> None:
+        while self._ahead < self._work.assumptions.steps_ahead:
+            if self._current is None and not self._next(now):
+                return
+            assert self._current is not None
+            step = next(self._current.steps, None)
+            if step is None:
+                self._end_instruction(now)
+            else:
+                self._read(now, step)
+
+    def _next(self, now: int) -> bool:
+        if self._waiting or self._begun == len(self._positions):
+            return False
+        position = self._positions[self._begun]
+        found = self._dispatcher.ready(position, self.step)
+        if found is None:
+            self._waiting = True
+            return False
+        ready, blocker = found
+        if ready > now:
+            self._waiting = True
+            self._agenda.at(ready, self.step)
+            return False
+        self._begun += 1
+        self._dispatcher.begun(position, now)
+        self._current = _Current(position, blocker, ready, self._work.steps(position))
+        return True
+
+    def _read(self, now: int, step: Step) -> None:
+        assert self._current is not None
+        row = self._work.row[self._current.position]
+        arrivals = [self._memory.serve(now, request, row) for request in step.reads]
+        begin = max(self._free, now, max((arrival.first for arrival in arrivals), default=0))
+        end = max(begin + step.cycles, max((arrival.last for arrival in arrivals), default=0), self._written[0])
+        self._free = end
+        self._ahead += 1
+        self._pieces.append(_Piece(self._current, step, begin, end))
+        if self._drain is not None:
+            for drain in step.drains:
+                self._drain(drain.group, begin, end, drain.words)
+        self._agenda.at(end + self._latency, self._write)
+
+    def _end_instruction(self, now: int) -> None:
+        assert self._current is not None
+        self._pieces.append(_Piece(self._current, None, now, max(now, self._free)))
+        self._current = None
+        if len(self._pieces) == 1:
+            self._close()
+
+    def _write(self, now: int) -> None:
+        piece = self._pieces.popleft()
+        assert piece.step is not None
+        row = self._work.row[piece.of.position]
+        if self._begin < 0:
+            self._begin = piece.begin
+        self._busy += piece.step.cycles
+        written = max((self._memory.serve(now, request, row).last for request in piece.step.writes), default=now)
+        self._written.append(written)
+        self._last_write = max(self._last_write, written, now)
+        self._ahead -= 1
+        self._close()
+        self._read_ahead(now)
+
+    def _close(self) -> None:
+        """Complete the instructions whose last step is written."""
+        while self._pieces and self._pieces[0].step is None:
+            piece = self._pieces.popleft()
+            empty = self._begin < 0
+            begin, drained = (piece.begin, piece.begin) if empty else (self._begin, piece.end)
+            end = max(drained, self._last_write)
+            row, of = self._work.row[piece.of.position], piece.of
+            self.records.append(StepRecord(of.position, of.blocker, of.ready, begin, drained, end, self._busy, row))
+            self._begin, self._busy = -1, 0
+            self._completed(end)
+
+

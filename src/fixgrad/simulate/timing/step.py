@@ -1,0 +1,124 @@
+"""Simulate the timing of a compiled step, and put together what it took."""
+
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fixgrad.compiler.program import Program
+from fixgrad.machine.energy import Design, StepEnergy, energy_of_step
+from fixgrad.network.layers import MacLayer
+from fixgrad.simulate.bounds import Phase
+from fixgrad.simulate.dram import Fidelity
+from fixgrad.simulate.lower_bound import layer_bound
+from fixgrad.simulate.timing.activity import step_counts
+from fixgrad.simulate.timing.assumptions import DEFAULT, Assumptions
+from fixgrad.simulate.timing.attribution import Cause
+from fixgrad.simulate.timing.chip import design_of, resources_of
+from fixgrad.simulate.timing.result import LayerTiming, Seconds, StepTiming
+from fixgrad.simulate.timing.run import Simulation
+from fixgrad.simulate.timing.work import Row
+
+
+def simulate_step(
+    program: Program,
+    *,
+    dram: Fidelity = Fidelity.CLOSED_FORM,
+    assumptions: Assumptions = DEFAULT,
+    compile_seconds: float = 0.0,
+) -> StepTiming:
+    """The timing of a program.
+
+    Args:
+        program: see `fixgrad.compiler.compile_step`.
+        dram: closed forms, or a bank-level model that is some ten times slower.
+        assumptions: depths of queues and buffers.
+        compile_seconds: how long the compiler took, for the record.
+    """
+    start = time.perf_counter()
+    simulation = simulate(program, dram, assumptions)
+    return timing_of(program, simulation, dram, Seconds(compile_seconds, time.perf_counter() - start))
+
+
+def simulate(
+    program: Program,
+    dram: Fidelity = Fidelity.CLOSED_FORM,
+    assumptions: Assumptions = DEFAULT,
+    keep_samples: bool = False,
+) -> Simulation:
+    """Run a program; see `Simulation`. `keep_samples` keeps what a timeline shows of memory."""
+    with _no_collection():
+        return Simulation(program, dram, assumptions, keep_samples)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the cyclic garbage collector: a simulation makes many small tuples and no cycles."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def timing_of(program: Program, simulation: Simulation, dram: Fidelity, seconds: Seconds) -> StepTiming:
+    """The result of a simulation that has been run.
+
+    Raises:
+        AssertionError: a layer's phase moved fewer bytes than any schedule must.
+    """
+    dense = sum(layer.macs(program.network.shapes[layer.name]) for layer in program.network.mac_layers)
+    rows = [_layer_timing(program, simulation, number, row) for number, row in enumerate(simulation.work.rows)]
+    return StepTiming(
+        network=program.network.name,
+        machine=program.machine.name,
+        batch=program.batch,
+        mode=program.mode,
+        count_padding=program.count_padding,
+        dram=str(dram),
+        cycles=simulation.cycles,
+        clock_mhz=program.machine.clock_mhz,
+        pass_gop=2 * dense * program.batch / 1e9,
+        layers=tuple(rows),
+        energy=_energy(program, simulation),
+        resources=resources_of(program.machine),
+        seconds=seconds,
+        instructions=simulation.work.count,
+    )
+
+
+def _layer_timing(program: Program, simulation: Simulation, number: int, row: Row) -> LayerTiming:
+    machine, network = program.machine, program.network
+    layer = network.layer(row.layer)
+    assert isinstance(layer, MacLayer)
+    cycles = simulation.ledger.cycles[number]
+    scale = machine.pes * machine.clock_mhz
+    us = sum(cycles.values()) / scale
+    macs = cycles[Cause.COMPUTE] * program.batch // -(-program.batch // machine.lanes)
+    mask = program.masks.get(f"{layer.name}.weight")
+    bound = layer_bound(network, layer, row.phase, mask, machine, program.batch, program.recipe).bytes
+    moved = simulation.memory.row_bytes[number]
+    assert moved >= bound, f"{row.layer} {row.phase} moved {moved} bytes, fewer than the {bound} that any schedule must move"
+    return LayerTiming(
+        name=layer.name,
+        phase=Phase(row.phase),
+        us=us,
+        gops=2 * layer.macs(network.shapes[layer.name]) * program.batch / us / 1000 if us else 0.0,
+        bound=max(cycles, key=lambda cause: cycles[cause]),
+        utilisation=macs / (machine.macs * machine.clock_mhz * us) if us else 0.0,
+        macs=macs,
+        dram_bytes=moved,
+        dram_bytes_lower_bound=bound,
+        causes={cause: value / scale for cause, value in cycles.items()},
+    )
+
+
+def _energy(program: Program, simulation: Simulation) -> StepEnergy | None:
+    """None for a chip or a memory without coefficients."""
+    design: Design | None = design_of(program.machine)
+    if design is None:
+        return None
+    seconds = simulation.cycles / (program.machine.clock_mhz * 1e6)
+    return energy_of_step(step_counts(program, simulation), design, seconds)
