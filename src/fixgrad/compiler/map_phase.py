@@ -12,8 +12,9 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from fixgrad.compiler.context import Context, after_loads, bounds, load_kernels, rectangle_fields
+from fixgrad.compiler.context import Context, after_loads, load_kernels, rectangle_fields
 from fixgrad.compiler.geometry import Span, tile_spans
+from fixgrad.compiler.inputs import Inputs
 from fixgrad.compiler.kernels import Chunk, column_chunks, entry_words, row_chunks
 from fixgrad.compiler.layout import BIAS_BYTES, ELEMENT_BYTES
 from fixgrad.compiler.resources import MapReady, Waits
@@ -51,6 +52,10 @@ class MapPhase(ABC):
         self.queues = self.context.queue_count(self.tiling.split)
         self.axes = (self.stage.rows, self.stage.columns)
         self.label = Label(self.stage.name, self.phase)
+        by_pixel = self.stage.source_pixels > 1 and not self.transposed
+        self.inputs = Inputs(
+            self.context, self.stage, self.label, self.read_region, self.read, by_pixel, self.tiling.resident
+        )
 
     phase: ClassVar[str]
     mode: ClassVar[int]
@@ -85,12 +90,13 @@ class MapPhase(ABC):
 
     def lower(self) -> None:
         """Emit the whole phase."""
-        cache: dict[int, list[Chunk]] = {}
+        chunks: dict[int, list[Chunk]] = {}
         for tile in self.tiles():
-            if tile.first not in cache:
-                cache = {tile.first: self.chunks(tile.first)} if not self.tiling.rectangles_outer else cache
-                cache.setdefault(tile.first, self.chunks(tile.first))
-            self._lower_tile(tile, cache[tile.first])
+            if tile.first not in chunks:
+                if not self.tiling.resident:
+                    chunks.clear()
+                chunks[tile.first] = self.chunks(tile.first)
+            self._lower_tile(tile, chunks[tile.first])
 
     def tiles(self) -> Iterator[Tile]:
         """All tiles, in the order of the loops that the tiling says."""
@@ -102,7 +108,7 @@ class MapPhase(ABC):
             for rows in tile_spans(self.computed.rows, self.tiling.rows)
             for columns in tile_spans(self.computed.columns, self.tiling.columns)
         ]
-        if self.tiling.rectangles_outer:
+        if self.tiling.resident:
             for micro_batch, rectangle, first in product(batches, rectangles, firsts):
                 yield Tile(first, rectangle, micro_batch)
         else:
@@ -120,8 +126,7 @@ class MapPhase(ABC):
         free = context.lanes.halves[half].uses
         geometry = self._geometry(tile)
         for number, chunk in enumerate(chunks or [self._nothing()]):
-            buffer, slot = self._load(tile, chunk, geometry)
-            fields = {"clear": int(number == 0), "lane_base": base, "buffer": buffer, "slot_words": slot}
+            fields = {"clear": int(number == 0), "lane_base": base, "buffer": self._load(tile, chunk, geometry)}
             self._compute(chunk, geometry, fields, free if number == 0 else Waits())
         computes = context.stream.issued(Unit.COMPUTE)
         channels = min(self.queues * tiling.channels, self.computed.channels - self.channel(tile))
@@ -150,47 +155,17 @@ class MapPhase(ABC):
         """A chunk without kernels: it only clears the accumulators of channels that nothing is connected to."""
         return Chunk(0, 0, (), np.zeros(self.queues, np.int64))
 
-    def _load(self, tile: Tile, chunk: Chunk, geometry: "_Geometry") -> tuple[int, int]:
-        """Bring in kernels and inputs of a chunk; returns the first word and the words from channel to channel."""
-        context = self.context
-        load_kernels(context, self.stage, self.label, chunk, self.tiling.split, transposed=self.transposed)
-        words = chunk.channels * geometry.read_slot
-        if not words:
-            return 0, geometry.read_slot
-        key = (self.read_region, tile.micro_batch, geometry.reads, chunk.first, chunk.last)
-        buffer = context.ring.find(key)
-        if buffer is None:
-            buffer, free = context.ring.take(words, key)
-            self._load_input(tile, chunk, geometry, buffer, free)
-        context.ring.used(key, context.stream.issued(Unit.COMPUTE) + 1)
-        return buffer, geometry.read_slot
-
-    def _load_input(self, tile: Tile, chunk: Chunk, geometry: "_Geometry", buffer: int, free: Waits) -> None:
-        context, read = self.context, self.read
-        channel, rectangles = chunk.first % read.channels, geometry.reads
-        if not self.transposed and self.stage.source_pixels > 1:
-            row, column = divmod(chunk.first // read.channels, read.columns)
-            rectangles = (Rectangle(Span(row, row + 1), Span(column, column + 1)),) * len(geometry.reads)
-        rows = bounds(rectangles).rows
-        ready = context.ready_map(self.read_region, read).reading(
-            tile.micro_batch, slice(channel, channel + chunk.channels), slice(rows.first, rows.last)
-        )
-        fields = {
-            "source": context.map_address(self.read_region, read, tile.micro_batch, channel),
-            "channels": chunk.channels,
-            "channel_words": read.pixels,
-            "row_words": read.columns,
-            "buffer": buffer,
-            "slot_words": geometry.read_slot,
-            **rectangle_fields("in", rectangles),
-        }
-        context.stream.emit("LOAD_INPUT", self.label, self.stage.index, free.join(ready), fields)
+    def _load(self, tile: Tile, chunk: Chunk, geometry: "_Geometry") -> int:
+        """Bring in kernels and inputs of a chunk; returns the first word of its inputs."""
+        load_kernels(self.context, self.stage, self.label, chunk, self.tiling.split, transposed=self.transposed)
+        return self.inputs.bring(tile.micro_batch, geometry.reads, geometry.read_slot, chunk.first, chunk.last)
 
     def _compute(self, chunk: Chunk, geometry: "_Geometry", fields: dict[str, int], free: Waits) -> None:
         context = self.context
         waits = after_loads(context).join(free)
         shared = {
             "mode": self.mode,
+            "slot_words": geometry.read_slot,
             "lane_slot_words": geometry.slot,
             **compute_geometry(self.stage, self.transposed),
             "count_padding": int(context.count_padding),

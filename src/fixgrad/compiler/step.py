@@ -11,8 +11,8 @@ from fixgrad.compiler.image import MemoryLayout
 from fixgrad.compiler.layout import lay_out, with_program
 from fixgrad.compiler.lower import lower_step
 from fixgrad.compiler.matrix import KernelMatrix, alive_in_memory
+from fixgrad.compiler.planning import plan
 from fixgrad.compiler.program import Program
-from fixgrad.compiler.simple import simple_tilings
 from fixgrad.compiler.stages import Stage, stages
 from fixgrad.compiler.tiling import LayerTiling
 from fixgrad.errors import UsageError
@@ -58,7 +58,9 @@ def compile_step(
         alive_in_memory(stage, alive.get(f"{stage.name}.weight"), orders[stage.target.name], orders[stage.source.name])
         for stage in found
     ]
-    tilings = simple_tilings(found, dense, machine, trains)
+    live = [int(np.count_nonzero(mask)) for mask in dense]
+    choices = plan(found, live, machine, batch, recipe, trains=trains, count_padding=count_padding)
+    tilings = [choice.tiling for choice in choices]
     matrices = [KernelMatrix(mask, tiling.block_rows) for mask, tiling in zip(dense, tilings, strict=True)]
     layout = lay_out(found, matrices, orders, machine, batch, recipe, trains)
     context = Context(machine, batch, found, matrices, layout, count_padding, trains)

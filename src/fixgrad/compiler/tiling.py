@@ -58,7 +58,8 @@ class Tiling:
         rows, columns: pixels of a tile: output pixels of FF, input pixels of NG, error pixels of WG.
         channels: output channels (NG: input channels) of a group, or of a PE in a channel split.
         chunk: channels that one COMPUTE reads at most.
-        rectangles_outer: whether the loop over tiles of pixels is outside of the one over channels.
+        resident: whether all input channels of a tile of pixels are loaded once and stay for all output channels; the loop
+            over tiles of pixels is then outside of the one over channels.
     """
 
     split: Split
@@ -66,7 +67,7 @@ class Tiling:
     columns: int
     channels: int
     chunk: int
-    rectangles_outer: bool = False
+    resident: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.compiler.context import ALL_PES, Context, after_loads, bounds, load_kernels, rectangle_fields
-from fixgrad.compiler.geometry import Span, tile_spans
+from fixgrad.compiler.geometry import tile_spans
+from fixgrad.compiler.inputs import Inputs
 from fixgrad.compiler.kernels import Chunk, cut, row_chunk
 from fixgrad.compiler.layout import BIAS_BYTES, ELEMENT_BYTES, stored_bytes
 from fixgrad.compiler.map_phase import WG_MODE, compute_geometry
@@ -68,6 +69,16 @@ class WeightPhase:
         self.matrix = self.context.matrices[self.stage.index]
         self.queues = self.context.queue_count(self.tiling.split)
         self.label = Label(self.stage.name, "wg")
+        source = self.stage.source
+        self.inputs = Inputs(
+            self.context,
+            self.stage,
+            self.label,
+            f"activation/{source.name}",
+            source,
+            self.stage.source_pixels > 1,
+            self.tiling.resident,
+        )
         self.places = tuple(self._places())
 
     def lower(self) -> None:
@@ -155,7 +166,7 @@ class WeightPhase:
     def _compute(self, place: Place, chunk: Chunk, fields: dict[str, int], free: Waits) -> None:
         context = self.context
         load_kernels(context, self.stage, self.label, chunk, self.tiling.split, transposed=False)
-        buffer = self._load_input(place, chunk)
+        buffer = self.inputs.bring(place.micro_batch, place.inputs, place.input_slot, chunk.first, chunk.last)
         shared = {
             "mode": WG_MODE,
             "buffer": buffer,
@@ -171,40 +182,6 @@ class WeightPhase:
         context.stream.emit("COMPUTE", self.label, self.stage.index, waits, {**shared, **fields})
         context.stream.kernel_counts.append(context.per_pe(chunk.counts))
         context.stream.taps.append(place.taps)
-
-    def _load_input(self, place: Place, chunk: Chunk) -> int:
-        context, source = self.context, self.stage.source
-        region = f"activation/{source.name}"
-        key = (region, place.micro_batch, place.inputs, chunk.first, chunk.last)
-        if not place.input_slot:
-            return 0
-        buffer = context.ring.find(key)
-        if buffer is None:
-            buffer, free = context.ring.take(chunk.channels * place.input_slot, key)
-            self._emit_input(place, chunk, region, buffer, free)
-        context.ring.used(key, context.stream.issued(Unit.COMPUTE) + 1)
-        return buffer
-
-    def _emit_input(self, place: Place, chunk: Chunk, region: str, buffer: int, free: Waits) -> None:
-        context, source = self.context, self.stage.source
-        channel, rectangles = chunk.first % source.channels, place.inputs
-        if self.stage.source_pixels > 1:
-            row, column = divmod(chunk.first // source.channels, source.columns)
-            rectangles = (Rectangle(Span(row, row + 1), Span(column, column + 1)),) * len(place.inputs)
-        span = bounds(rectangles).rows
-        ready = context.ready_map(region, source).reading(
-            place.micro_batch, slice(channel, channel + chunk.channels), slice(span.first, span.last)
-        )
-        fields = {
-            "source": context.map_address(region, source, place.micro_batch, channel),
-            "channels": chunk.channels,
-            "channel_words": source.pixels,
-            "row_words": source.columns,
-            "buffer": buffer,
-            "slot_words": place.input_slot,
-            **rectangle_fields("in", rectangles),
-        }
-        context.stream.emit("LOAD_INPUT", self.label, self.stage.index, free.join(ready), fields)
 
     def _update(self, updates: Sequence[Update], base: int) -> Waits:
         """UPDATEs of a tile, as many in every group; returns what has used its half of the gradient memories."""
