@@ -47,6 +47,20 @@ def test_registers_as_json_and_as_c(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"#define FIXGRAD_IDENTITY 0x{identity(preset('tiny'))}ull" in capsys.readouterr().out
 
 
+def test_resources_are_shown_and_fail_where_they_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["machine", "resources", "kcu1500"]) == 0
+    shown = capsys.readouterr().out
+    assert "lane memory" in shown
+    assert "951" in shown
+    assert main(["machine", "resources", "kcu1500", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bram36"] == 951
+    file = str(tmp_path / "large.json")
+    assert main(["machine", "new", file, "--set", "lanes=64", "--set", "groups=64"]) == 0
+    assert "Does not fit XCKU115: " in capsys.readouterr().out
+    assert main(["machine", "resources", file]) == 2
+    assert "error: machine large does not fit XCKU115: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [

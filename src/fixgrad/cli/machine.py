@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Columns of the terminal that the list takes.
 TABLE_WIDTH = 100
+#: And those of a table with formulas.
+FORMULA_WIDTH = 190
 app = typer.Typer(help="List, show and make descriptions of machines.", no_args_is_help=True, add_completion=False)
 
 
@@ -50,8 +52,31 @@ def show(
     machine = machine_named(name)
     if as_json:
         print(json.dumps(machine.to_dict(), indent=2))
-        return
-    _show(machine)
+    else:
+        _show(machine)
+
+
+@app.command()
+def resources(
+    name: Annotated[str, typer.Argument(help="A preset or a JSON file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a machine takes of its chip, block by block, with formulas; fail if it does not fit."""
+    from fixgrad.machine.files import machine_named
+    from fixgrad.machine.resources import resources_of
+
+    found = resources_of(machine_named(name))
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        from rich.console import Console
+
+        from fixgrad.report.resource_table import resource_table
+
+        console = Console()
+        console.width = max(console.width, FORMULA_WIDTH)
+        console.print(resource_table(found.machine, formulas=True))
+    found.check()
 
 
 @app.command()
@@ -94,8 +119,10 @@ def _show(machine: "Machine") -> None:
     from rich.console import Console
 
     from fixgrad.machine import identity
+    from fixgrad.report.resource_table import resource_lines, resource_table
 
     console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
 
     def line(text: str) -> None:
         console.print(text, soft_wrap=True, highlight=False)
@@ -107,3 +134,6 @@ def _show(machine: "Machine") -> None:
             line(f"  {name}: " + ", ".join(f"{part} {entry}" for part, entry in value.items()))
         elif name not in ("name", "board"):
             line(f"  {name} {value}")
+    console.print(resource_table(machine))
+    for text in resource_lines(machine):
+        line(text)
