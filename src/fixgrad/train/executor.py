@@ -1,9 +1,8 @@
 """The training step in PyTorch: bit for bit that of `fixgrad.network.reference`, at the speed of 8-bit hardware."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,100 +28,15 @@ from fixgrad.network.step_table import (
 from fixgrad.network.trace import Trace
 from fixgrad.numbers import Rounding, bit_length
 from fixgrad.train.kernels.choice import choose_kernels
-from fixgrad.train.kernels.convolution import Accumulators, Product
+from fixgrad.train.kernels.convolution import Accumulators, Product, Sum
 from fixgrad.train.kernels.gemm import LARGEST_CODE
 from fixgrad.train.kernels.pointwise import Placement, combined, on_host
 from fixgrad.train.layers import IntegerParameter, MacModule, PassModule, build_layer
-from fixgrad.train.layers.parameter import channels_first
+from fixgrad.train.step_record import Measurement, StepRecord, StepReport, to_numpy
+
+__all__ = ["StepReport", "TorchExecutor"]
 
 Job = Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """What a step measured. The names are those of `fixgrad.network.Trace`.
-
-    Attributes:
-        loss: mean cross-entropy of the batch, in nats.
-        correct: images whose largest logit is the label's.
-        saturated: share of saturated elements of each requantised tensor: ``activation/conv1``, ``error/conv1``.
-        overflows: accumulators that left 32 bits in this step: ``conv1/ff``.
-        forward_bits, error_bits: (bits of the largest accumulator, its fractional bits) of each requantised tensor.
-        trace: every tensor of the step, where it was asked for.
-    """
-
-    loss: float
-    correct: int
-    saturated: dict[str, float]
-    overflows: set[str]
-    forward_bits: dict[str, tuple[int, int]]
-    error_bits: dict[str, tuple[int, int]]
-    trace: Trace | None = None
-
-
-class _Requantised(NamedTuple):
-    """What was seen of one requantised tensor: bits and scale of its accumulators, share that saturated, overflow."""
-
-    bits: tuple[int, int]
-    saturated: float
-    overflow: bool
-
-
-class _Measurement(NamedTuple):
-    """The measures of the parts of one requantised tensor, with the scale of its accumulators and its elements."""
-
-    parts: list[Tensor]
-    frac: int
-    elements: int
-
-    def on_host(self) -> _Requantised:
-        seen = on_host(combined(self.parts))
-        bits = bit_length(seen.largest), self.frac
-        return _Requantised(bits, seen.saturated / self.elements, seen.overflow)
-
-
-@dataclass(slots=True)
-class _Pass:
-    """Tensors of one pass that are still needed (or all of them, where `keep` says so), and what was measured."""
-
-    keep: bool
-    batch: int
-    activations: dict[str, Tensor] = field(default_factory=dict)
-    fracs: dict[str, int] = field(default_factory=dict)
-    errors: dict[str, Tensor] = field(default_factory=dict)
-    error_fracs: dict[str, int] = field(default_factory=dict)
-    gradients: dict[str, NDArray[np.integer]] = field(default_factory=dict)
-    forward: dict[str, "_Measurement"] = field(default_factory=dict)
-    backward: dict[str, "_Measurement"] = field(default_factory=dict)
-    overflows: dict[str, list[Tensor]] = field(default_factory=dict)
-    loss: float = 0.0
-    correct: int = 0
-
-    def note_overflow(self, name: str, flag: Tensor | None) -> None:
-        if flag is not None:
-            self.overflows.setdefault(name, []).append(flag)
-
-    def report(self) -> Trace:
-        """What was measured, and the tensors where they were kept, with channels first."""
-        forward = {name: seen.on_host() for name, seen in self.forward.items()}
-        backward = {name: seen.on_host() for name, seen in self.backward.items()}
-        overflows = {name for name, flags in self.overflows.items() if any(bool(flag) for flag in flags)}
-        overflows |= {f"{name}/ff" for name, seen in forward.items() if seen.overflow}
-        saturated = {f"activation/{name}": seen.saturated for name, seen in forward.items()}
-        saturated |= {f"error/{name}": seen.saturated for name, seen in backward.items()}
-        return Trace(
-            activations=_to_numpy(self.activations) if self.keep else {},
-            fracs=self.fracs,
-            errors=_to_numpy(self.errors) if self.keep else {},
-            error_fracs=self.error_fracs,
-            gradients=self.gradients,
-            forward_bits={name: seen.bits for name, seen in forward.items()},
-            error_bits={name: seen.bits for name, seen in backward.items()},
-            saturated=saturated,
-            overflows=overflows,
-            loss=self.loss,
-            correct=self.correct,
-        )
 
 
 class TorchExecutor(nn.Module):
@@ -161,7 +75,8 @@ class TorchExecutor(nn.Module):
         device = torch.device(device)
         self.kernels = choose_kernels(device, path)
         self.layers = nn.ModuleList(build_layer(layer, state, self.kernels, device) for layer in network)
-        parameters = {name: parameter.host for name, parameter in self._integer_parameters.items()}
+        self._by_name = dict(self._named_integer_parameters())
+        parameters = {name: parameter.host for name, parameter in self._by_name.items()}
         self._host = State(
             state.step, parameters, dict(state.activation_scales), dict(state.error_scales), set(state.overflows)
         )
@@ -184,7 +99,7 @@ class TorchExecutor(nn.Module):
     def predict(self, x: Any, *, nhwc: bool = False) -> Tensor:
         """Logit codes [batch, classes], int32 (int8 for logits of 8 bits), with the scales in force."""
         codes = self._input(x, nhwc)
-        run = _Pass(False, len(codes))
+        run = StepRecord(False, len(codes))
         with self.kernels.workers.alone():
             self._forward(codes, run, inference=True)
         return run.activations[self.network.logits]
@@ -223,15 +138,14 @@ class TorchExecutor(nn.Module):
             UsageError: the network has no such parameter.
             DataError: the mask's shape is not [out, in] of the parameter.
         """
-        parameters = self._integer_parameters
-        if parameter not in parameters:
-            raise UsageError(f"no parameter {parameter!r} to prune: the network has {', '.join(parameters)}")
-        parameters[parameter].prune(mask)
+        if parameter not in self._by_name:
+            raise UsageError(f"no parameter {parameter!r} to prune: the network has {', '.join(self._by_name)}")
+        self._by_name[parameter].prune(mask)
 
     def to_state(self) -> State:
         """A copy of everything that the run has to remember, in NumPy."""
         host = self._host
-        parameters = {name: parameter.to_parameter() for name, parameter in self._integer_parameters.items()}
+        parameters = {name: parameter.to_parameter() for name, parameter in self._by_name.items()}
         return State(host.step, parameters, dict(host.activation_scales), dict(host.error_scales), set(host.overflows))
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -262,26 +176,23 @@ class TorchExecutor(nn.Module):
             assert isinstance(module, MacModule | PassModule)
             yield module
 
-    @property
-    def _integer_parameters(self) -> dict[str, IntegerParameter]:
-        found: dict[str, IntegerParameter] = {}
+    def _named_integer_parameters(self) -> Iterator[tuple[str, IntegerParameter]]:
         for module in self._modules_in_order():
             if isinstance(module, MacModule):
-                found[f"{module.layer.name}.weight"] = module.weight
+                yield f"{module.layer.name}.weight", module.weight
                 if module.bias is not None:
-                    found[f"{module.layer.name}.bias"] = module.bias
-        return found
+                    yield f"{module.layer.name}.bias", module.bias
 
     def _run(self, x: Tensor, labels: NDArray[np.int64], table: StepTable | None, keep: bool) -> Trace:
         """Forward, loss, backward and, with a table, the update of each layer as soon as its NG is done."""
-        run = _Pass(keep, len(x))
+        run = StepRecord(keep, len(x), table)
         with self.kernels.workers.alone():
             self._forward(x, run, inference=False)
             self._loss(run, labels)
-            self._backward(run, table)
+            self._backward(run)
             return run.report()
 
-    def _forward(self, x: Tensor, run: _Pass, inference: bool) -> None:
+    def _forward(self, x: Tensor, run: StepRecord, inference: bool) -> None:
         run.activations[INPUT], run.fracs[INPUT] = x, self.network.input_frac
         for module in self._modules_in_order():
             tensor, name = module.layer.inputs[0], module.layer.name
@@ -293,7 +204,7 @@ class TorchExecutor(nn.Module):
             if inference:
                 del run.activations[tensor]
 
-    def _feed_forward(self, module: MacModule, run: _Pass) -> None:
+    def _feed_forward(self, module: MacModule, run: StepRecord) -> None:
         layer, pointwise, workers = module.layer, self.kernels.pointwise, self.kernels.workers
         x, input_frac = run.activations[layer.inputs[0]], run.fracs[layer.inputs[0]]
         frac, shift_of_bias = accumulator_scale(layer, input_frac, self._host)
@@ -305,7 +216,7 @@ class TorchExecutor(nn.Module):
                 ),
                 frac,
             )
-        scales = forward_scales(layer, input_frac, self._host)
+        scales = run.table.forward[layer.name] if run.table else forward_scales(layer, input_frac, self._host)
         codes = _new_maps(run.batch, self.network.shapes[layer.name], layer.out_bits, x.device)
 
         def requantise(part: slice) -> Tensor:
@@ -315,9 +226,9 @@ class TorchExecutor(nn.Module):
 
         measures = workers.map(requantise, product.tiles)
         run.activations[layer.name], run.fracs[layer.name] = codes, scales.output_frac
-        run.forward[layer.name] = _Measurement(measures, frac, codes.numel())
+        run.forward[layer.name] = Measurement(measures, frac, codes.numel())
 
-    def _loss(self, run: _Pass, labels: NDArray[np.int64]) -> None:
+    def _loss(self, run: StepRecord, labels: NDArray[np.int64]) -> None:
         tensor = self.network.logits
         codes, frac = run.activations[tensor], run.fracs[tensor]
         logits = codes.cpu().numpy()
@@ -328,11 +239,11 @@ class TorchExecutor(nn.Module):
         for job in self._error_jobs(tensor, product, None, ERROR_FRAC, "loss", run):
             job()
 
-    def _backward(self, run: _Pass, table: StepTable | None) -> None:
+    def _backward(self, run: StepRecord) -> None:
         for module in reversed(list(self._modules_in_order())):
             tensor, name = module.layer.inputs[0], module.layer.name
             if isinstance(module, MacModule):
-                self._backward_mac(module, run, table)
+                self._backward_mac(module, run)
                 if tensor not in run.errors:
                     break
             else:
@@ -342,25 +253,29 @@ class TorchExecutor(nn.Module):
             if not run.keep:
                 del run.errors[name], run.activations[name]
 
-    def _backward_mac(self, module: MacModule, run: _Pass, table: StepTable | None) -> None:
+    def _backward_mac(self, module: MacModule, run: StepRecord) -> None:
         """NG and WG in one round of the workers, then the update: NG reads the weights that the update changes."""
         layer = module.layer
         tensor = layer.inputs[0]
         x, dy = run.activations[tensor], run.errors[layer.name]
-        jobs: list[Job] = []
-        if table is not None:
-            weight = module.weight_gradient(x, dy)
-            jobs += weight.tasks
+        gradients: dict[str, Sum] = {}
+        if run.table is not None:
+            gradients[f"{layer.name}.weight"] = module.weight_gradient(x, dy)
+            if module.bias is not None:
+                gradients[f"{layer.name}.bias"] = module.bias_gradient(dy)
+        jobs: list[Job] = [task for gradient in gradients.values() for task in gradient.tasks]
         if needs_input_error(self.network, layer):
             product = module.neuron_gradient(dy, x.shape)
             gate = x if self.network.is_rectified(tensor) else None
             frac = run.error_fracs[layer.name] + module.weight.host.operand_frac
             jobs += self._error_jobs(tensor, product, gate, frac, f"{layer.name}/ng", run)
         self.kernels.workers.map(lambda job: job(), jobs)
-        if table is not None:
-            self._update(module, {"weight": weight.total(), "bias": module.bias_gradient(dy)}, run, table)
+        for name, gradient in gradients.items():
+            self._update(name, gradient.total(), f"{layer.name}/wg", run)
 
-    def _error_jobs(self, tensor: str, product: Product, gate: Tensor | None, frac: int, phase: str, run: _Pass) -> list[Job]:
+    def _error_jobs(
+        self, tensor: str, product: Product, gate: Tensor | None, frac: int, phase: str, run: StepRecord
+    ) -> list[Job]:
         """What makes the error codes of a tensor from its accumulators, part by part."""
         pointwise, workers = self.kernels.pointwise, self.kernels.workers
 
@@ -372,12 +287,12 @@ class TorchExecutor(nn.Module):
                 workers.map(lambda part: pointwise.measure_error(product.compute(part).sums, gate_of(part)), product.tiles),
                 frac,
             )
-        scales = error_scales(tensor, frac, self._host, self.recipe.seed)
+        scales = run.table.errors[tensor] if run.table else error_scales(tensor, frac, self._host, self.recipe.seed)
         key = scales.key if self.recipe.error_rounding is Rounding.STOCHASTIC else None
         codes = _new_maps(run.batch, self.network.shapes[tensor], OPERAND_BITS, self.device)
         measures: list[Tensor] = []
         run.errors[tensor], run.error_fracs[tensor] = codes, scales.frac
-        run.backward[tensor] = _Measurement(measures, frac, codes.numel())
+        run.backward[tensor] = Measurement(measures, frac, codes.numel())
 
         def requantise(part: slice) -> None:
             sums, overflow = product.compute(part)
@@ -387,16 +302,15 @@ class TorchExecutor(nn.Module):
 
         return [partial(requantise, part) for part in product.tiles]
 
-    def _update(self, module: MacModule, gradients: dict[str, Accumulators | None], run: _Pass, table: StepTable) -> None:
-        for kind, gradient in gradients.items():
-            if gradient is None:
-                continue
-            name = f"{module.layer.name}.{kind}"
-            parameter = self._integer_parameters[name]
-            run.note_overflow(f"{module.layer.name}/wg", gradient.overflow)
-            if run.keep:
-                run.gradients |= _to_numpy({name: parameter.masked(gradient.sums)})
-            parameter.update(gradient.sums, table.updates[name], table.constants, self.recipe.update_rounding, self.kernels)
+    def _update(self, name: str, gradient: Accumulators, phase: str, run: StepRecord) -> None:
+        assert run.table is not None
+        parameter = self._by_name[name]
+        sums = gradient.sums.view_as(parameter.stored)
+        run.note_overflow(phase, gradient.overflow)
+        if run.keep:
+            run.gradients |= to_numpy({name: parameter.masked(sums)})
+        rounding = self.recipe.update_rounding
+        parameter.update(sums, run.table.updates[name], run.table.constants, rounding, self.kernels)
 
     def _input(self, x: Any, nhwc: bool) -> Tensor:
         codes = torch.as_tensor(x)
@@ -442,7 +356,3 @@ def _new_maps(batch: int, shape: tuple[int, ...], bits: int, device: torch.devic
     """An empty tensor of codes, channels innermost."""
     dtype = torch.int8 if bits <= OPERAND_BITS else torch.int32
     return torch.empty((batch, *shape[1:], shape[0]), dtype=dtype, device=device)
-
-
-def _to_numpy(tensors: dict[str, Tensor]) -> dict[str, NDArray[np.integer]]:
-    return {name: channels_first(tensor.cpu().numpy()).copy() for name, tensor in tensors.items()}

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -50,40 +51,51 @@ class Product:
     compute: Callable[[slice], Accumulators]
 
 
-#: Computes a part of a product of WG, in a scratch buffer or not.
-Part = Callable[[bool], Tensor]
+#: Computes a part of a sum, into the tensor given or else into a scratch buffer.
+Part = Callable[[Tensor | None], Tensor]
 
 
-class SummedProduct:
-    """A product of WG, the sum of many, which any thread adds in any order.
+class Sum:
+    """A sum of many parts, the products of WG, which any thread adds in any order.
 
     Args:
-        tasks: each computes the int32 sums of a part, wrapped, or int64 ones where they may leave 32 bits, in a scratch
-            buffer if asked to. The key of a part says which rows of the result it adds to.
-        shape: of the result.
+        parts: each adds to some rows of the result, which no other part cuts.
+        shape: of the result; its rows are the first dimension.
+        terms: number of products in a sum: decides whether it can leave 32 bits.
+        device: of the result.
+
+    Attributes:
+        tasks: to be run once each, by any thread.
     """
 
-    def __init__(self, tasks: list[tuple[int, Part]], shape: tuple[int, ...]) -> None:
-        self.tasks = [partial(self._add, key, compute) for key, compute in tasks]
+    def __init__(self, parts: list[tuple[slice, Part]], shape: tuple[int, ...], terms: int, device: torch.device) -> None:
+        self.tasks = [partial(self._add, rows, compute) for rows, compute in parts]
         self._shape = shape
-        self._parts: dict[tuple[int, int], Tensor] = {}
+        dtype = torch.int32 if terms <= SAFE_TERMS else torch.int64
+        self._sums = torch.empty((shape[0], prod(shape[1:])), dtype=dtype, device=device)
+        self._owners: dict[int, int] = {}
+        self._own: dict[tuple[int, int], tuple[slice, Tensor]] = {}
 
-    def _add(self, key: int, compute: Part) -> None:
-        """Each thread has a sum of its own."""
-        mine = key, threading.get_ident()
-        if mine in self._parts:
-            self._parts[mine] += compute(True)
-        else:
-            self._parts[mine] = compute(False)
+    def _add(self, rows: slice, compute: Part) -> None:
+        """The first thread at some rows adds in the result, each other one in a tensor of its own."""
+        thread = threading.get_ident()
+        mine = rows.start, thread
+        if mine in self._own:
+            self._own[mine][1].add_(compute(None))
+            return
+        first = self._owners.setdefault(rows.start, thread) == thread
+        target = self._sums[rows]
+        self._own[mine] = rows, compute(target if first else torch.empty_like(target))
 
     def total(self) -> Accumulators:
         """The sum, once all tasks are done."""
-        rows: dict[int, Tensor] = {}
-        for (key, _), part in sorted(self._parts.items(), key=lambda item: item[0]):
-            rows[key] = rows[key].add_(part) if key in rows else part
-        sums = torch.cat(list(rows.values())) if len(rows) > 1 else next(iter(rows.values()))
-        wrapped = Accumulators(sums, None) if sums.dtype == torch.int32 else Accumulators(*wrap(sums))
-        return wrapped._replace(sums=wrapped.sums.reshape(self._shape))
+        for (start, thread), (rows, own) in self._own.items():
+            if self._owners[start] != thread:
+                self._sums[rows] += own
+        if self._sums.dtype == torch.int32:
+            return Accumulators(self._sums.view(self._shape), None)
+        sums, overflow = wrap(self._sums)
+        return Accumulators(sums.view(self._shape), overflow)
 
 
 def multiply(a: Tensor, b: Tensor, path: GemmPath) -> Accumulators:
@@ -127,7 +139,7 @@ def slide(maps: Tensor, weights: Tensor, windows: Windows, kernels: Kernels) -> 
     return Product(tiles, compute)
 
 
-def correlate(maps: Tensor, errors: Tensor, windows: Windows, groups: int, kernels: Kernels) -> SummedProduct:
+def correlate(maps: Tensor, errors: Tensor, windows: Windows, groups: int, kernels: Kernels) -> Sum:
     """Correlate what the taps saw with the errors: the products of WG.
 
     Threads share the images where there are many, else the outputs: then no sums of several threads have to be added.
@@ -141,48 +153,59 @@ def correlate(maps: Tensor, errors: Tensor, windows: Windows, groups: int, kerne
     """
     inputs, outputs = maps.shape[3] // groups, errors.shape[3] // groups
     positions, depth = windows.outputs[0] * windows.outputs[1], windows.kernel[0] * windows.kernel[1] * inputs
-    terms = len(maps) * positions
-    team = kernels.workers.count
+    terms, team = len(maps) * positions, kernels.workers.count
     tiles = image_tiles(len(maps), positions * depth, _WG_PIXELS * depth)
     small = terms * depth * outputs < _SMALL_PRODUCTS
-    parts = split(outputs, 1 if small or len(tiles) * groups >= 2 * team else team)
+    shares = split(outputs, 1 if small or len(tiles) * groups >= 2 * team else team)
 
-    def task(group: int, rows: slice, images: slice) -> Part:
-        begin = group * outputs
-        channels, seen = slice(begin + rows.start, begin + rows.stop), slice(group * inputs, (group + 1) * inputs)
+    def part(group: int, share: slice, images: slice) -> tuple[slice, Part]:
+        rows = slice(group * outputs + share.start, group * outputs + share.stop)
+        seen = slice(group * inputs, (group + 1) * inputs)
 
-        def compute(reuse: bool) -> Tensor:
-            pixels = errors[images, :, :, channels].reshape(-1, rows.stop - rows.start)
-            return _part(pixels, im2col(maps[images, :, :, seen], windows), terms, kernels.path, reuse)
+        def compute(out: Tensor | None) -> Tensor:
+            pixels = errors[images, :, :, rows].reshape(-1, rows.stop - rows.start)
+            return _part(pixels, im2col(maps[images, :, :, seen], windows), terms, kernels.path, out)
 
-        return compute
+        return rows, compute
 
-    tasks = [
-        (group * len(parts) + index, task(group, rows, images))
-        for group in range(groups)
-        for index, rows in enumerate(parts)
-        for images in tiles
-    ]
-    return SummedProduct(tasks, (groups * outputs, *windows.kernel, inputs))
+    parts = [part(group, share, images) for group in range(groups) for share in shares for images in tiles]
+    return Sum(parts, (groups * outputs, *windows.kernel, inputs), terms, maps.device)
 
 
-def correlate_rows(x: Tensor, dy: Tensor, kernels: Kernels) -> SummedProduct:
+def correlate_rows(x: Tensor, dy: Tensor, kernels: Kernels) -> Sum:
     """The products of WG of a linear layer: dy^T [out, images] times x [images, in], in parts of the outputs."""
 
-    def task(rows: slice) -> Part:
-        return lambda reuse: _part(dy[:, rows], x, len(x), kernels.path, reuse)
+    def part(rows: slice) -> tuple[slice, Part]:
+        return rows, lambda out: _part(dy[:, rows], x, len(x), kernels.path, out)
 
     small = x.numel() * dy.shape[1] < _SMALL_PRODUCTS
-    parts = split(dy.shape[1], 1 if small else kernels.workers.count)
-    return SummedProduct([(key, task(rows)) for key, rows in enumerate(parts)], (dy.shape[1], x.shape[1]))
+    shares = split(dy.shape[1], 1 if small else kernels.workers.count)
+    return Sum([part(share) for share in shares], (dy.shape[1], x.shape[1]), len(x), x.device)
 
 
-def _part(pixels: Tensor, columns: Tensor, terms: int, path: GemmPath, reuse: bool) -> Tensor:
+def sum_errors(dy: Tensor, kernels: Kernels) -> Sum:
+    """The gradient of a bias: errors [images, ..., out] summed over all but the outputs."""
+    tiles = image_tiles(len(dy), dy[0].numel(), workers=kernels.workers.count)
+
+    def part(images: slice) -> tuple[slice, Part]:
+        def compute(out: Tensor | None) -> Tensor:
+            sums = kernels.pointwise.column_sums(dy[images])[None]
+            return sums if out is None else out.copy_(sums)
+
+        return slice(0, 1), compute
+
+    outputs = dy.shape[-1]
+    terms = dy.numel() // outputs
+    return Sum([part(images) for images in tiles], (1, outputs), terms, dy.device)
+
+
+def _part(pixels: Tensor, columns: Tensor, terms: int, path: GemmPath, out: Tensor | None) -> Tensor:
     """pixels^T times columns: int32, or int64 where a sum of all `terms` may leave 32 bits."""
     a = pixels.t()
     if terms > SAFE_TERMS:
-        return gemm_exact(a, columns, path)
-    return gemm(a, columns, path, _scratch_sums(a, columns) if reuse else None)
+        exact = gemm_exact(a, columns, path)
+        return exact if out is None else out.copy_(exact)
+    return gemm(a, columns, path, _scratch_sums(a, columns) if out is None else out)
 
 
 def _scratch_sums(a: Tensor, b: Tensor) -> Tensor:

@@ -66,7 +66,8 @@ def gemm(a: Tensor, b: Tensor, path: GemmPath, out: Tensor | None = None) -> Ten
     Either operand may be a transposed view.
     """
     if a.device.type == "cuda" and path is GemmPath.INT8:
-        return _cuda_int8_gemm(a, b)
+        product = _cuda_int8_gemm(a, b)
+        return product if out is None else out.copy_(product)
     if out is None:
         out = torch.empty((a.shape[0], b.shape[1]), dtype=torch.int32, device=a.device)
     return torch._int_mm(a, b, out=out) if path is GemmPath.INT8 else _float_gemm(a, b, path, out)

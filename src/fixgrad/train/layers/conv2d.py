@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fixgrad.network import layers as description
-from fixgrad.train.kernels.convolution import Product, SummedProduct, correlate, slide
+from fixgrad.train.kernels.convolution import Product, Sum, correlate, slide
 from fixgrad.train.kernels.im2col import Pair, Windows, forward_windows, gradient_windows
 from fixgrad.train.layers.mac import MacModule
 
@@ -24,7 +24,7 @@ class Conv2d(MacModule):
         windows = gradient_windows(_size(input_shape), self.layer.kernel, self.layer.geometry)
         return slide(dy, flipped, windows, self.kernels)
 
-    def weight_gradient(self, x: Tensor, dy: Tensor) -> SummedProduct:
+    def weight_gradient(self, x: Tensor, dy: Tensor) -> Sum:
         """WG, dW = dy x^T: dy^T [out, pixels] times im2col(x) [pixels, taps * in]."""
         return correlate(x, dy, self._windows(x.shape), self.layer.geometry.groups, self.kernels)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fixgrad.train.kernels.convolution import Product, SummedProduct, correlate_rows, multiply_rows
+from fixgrad.train.kernels.convolution import Product, Sum, correlate_rows, multiply_rows
 from fixgrad.train.layers.mac import MacModule
 
 
@@ -18,6 +18,6 @@ class Linear(MacModule):
         """NG, dx = W^T dy: dy [images, out] times W [out, in]."""
         return multiply_rows(dy, self.weight.operand, self.kernels)
 
-    def weight_gradient(self, x: Tensor, dy: Tensor) -> SummedProduct:
+    def weight_gradient(self, x: Tensor, dy: Tensor) -> Sum:
         """WG, dW = dy x^T: dy^T [out, images] times x [images, in]."""
         return correlate_rows(x, dy, self.kernels)

@@ -7,9 +7,7 @@ from fixgrad.network.layers import MacLayer
 from fixgrad.network.state import State
 from fixgrad.numbers import align
 from fixgrad.train.kernels.choice import Kernels
-from fixgrad.train.kernels.convolution import Accumulators, Product, SummedProduct
-from fixgrad.train.kernels.gemm import wrap
-from fixgrad.train.kernels.tiles import image_tiles
+from fixgrad.train.kernels.convolution import Product, Sum, sum_errors
 from fixgrad.train.layers.parameter import IntegerParameter
 
 
@@ -40,18 +38,13 @@ class MacModule(nn.Module):
         """NG, dx = W^T dy: accumulators, tile by tile of images."""
         raise NotImplementedError
 
-    def weight_gradient(self, x: Tensor, dy: Tensor) -> SummedProduct:
+    def weight_gradient(self, x: Tensor, dy: Tensor) -> Sum:
         """WG, dW = dy x^T: accumulators in the shape of the stored weight, summed over the batch."""
         raise NotImplementedError
 
-    def bias_gradient(self, dy: Tensor) -> Accumulators | None:
-        """Sum of the errors over the batch and the pixels, or None without a bias."""
-        if self.bias is None:
-            return None
-        kernels = self.kernels
-        parts = image_tiles(len(dy), dy[0].numel(), workers=kernels.workers.count)
-        sums = kernels.workers.map(lambda part: kernels.pointwise.column_sums(dy[part]), parts)
-        return Accumulators(*wrap(torch.stack(sums).sum(dim=0)))
+    def bias_gradient(self, dy: Tensor) -> Sum:
+        """Sum of the errors over the batch and the pixels, [1, out]."""
+        return sum_errors(dy, self.kernels)
 
     def aligned_bias(self, shift: int) -> Tensor | None:
         """The stored bias at the accumulators' scale: int32 [out], or None without one."""
