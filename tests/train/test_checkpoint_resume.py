@@ -177,7 +177,7 @@ def test_a_checkpoint_of_another_run_is_refused(finished: Path, small: RunReques
 
 def test_other_data_are_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fixgrad.train.run.data_fingerprint", lambda data: "0" * 32)
-    with pytest.raises(DataError, match="are not those that .* was begun with"):
+    with pytest.raises(DataError, match=r"are not those that .* was begun with"):
         TrainingRun.resume(finished, "epoch-0001")
 
 

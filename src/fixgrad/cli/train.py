@@ -222,7 +222,9 @@ def _train(run: "TrainingRun", cost: "StepPrediction", keep: int | None, tensorb
 
     console = Console(stderr=as_json)
     if run.is_complete:
-        console.print(f"{run.folder.path} is complete: {run.plan.epochs} epochs; see `fixgrad report {run.folder.path}`")
+        told = f"{run.folder.path} is complete: {run.plan.epochs} epochs; see `fixgrad report {run.folder.path}`"
+        console.print(told, soft_wrap=True, highlight=False)
+        run.close()
         return
     with ExitStack() as stack:
         stack.callback(run.close)
