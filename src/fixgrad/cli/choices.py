@@ -24,7 +24,9 @@ def chosen_network(model: str, input_shape: str | None = None) -> "Network":
         return built_in(model)
     if input_shape is None:
         raise UsageError(f"{model} needs --input-shape, such as 3x32x32 (channels, height, width)")
-    return _captured(model, _shape(input_shape))
+    from fixgrad.train.user_network import user_network
+
+    return user_network(model, _shape(input_shape))
 
 
 def _shape(text: str) -> tuple[int, int, int]:
@@ -33,20 +35,6 @@ def _shape(text: str) -> tuple[int, int, int]:
         raise UsageError(f"--input-shape is {text!r}: write channels, height and width as 3x32x32")
     channels, height, width = map(int, parts)
     return channels, height, width
-
-
-def _captured(model: str, input_shape: tuple[int, int, int]) -> "Network":
-    import torch
-
-    from fixgrad.network.models import INPUT_FRAC
-    from fixgrad.train.capture import capture
-    from fixgrad.train.user_code import load_callable
-
-    function = load_callable(model)
-    module = function()
-    if not isinstance(module, torch.nn.Module):
-        raise UsageError(f"{model} returned a {type(module).__name__}: it must return a torch.nn.Module")
-    return capture(module, function.name, input_shape, INPUT_FRAC).network
 
 
 def chosen_densities(network: "Network", density: str) -> Mapping[str, float]:
