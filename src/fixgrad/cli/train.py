@@ -203,9 +203,9 @@ def _option(parameter: str) -> str:
 
 def _use_threads(threads: int | None) -> None:
     if threads is not None:
-        import torch
+        from fixgrad.train.threads import use_threads
 
-        torch.set_num_threads(threads)
+        use_threads(threads)
 
 
 def _prediction(machine: str) -> "StepPrediction":

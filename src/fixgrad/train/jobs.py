@@ -74,9 +74,9 @@ def _connect(messages: "Queue[tuple[int, int, int]]") -> None:
     """Runs once in each process, before its first job."""
     global _messages
     _messages = messages
-    import torch
+    from fixgrad.train.threads import use_threads
 
-    torch.set_num_threads(1)
+    use_threads(1)
 
 
 def _make(number: int, job: Job) -> None:

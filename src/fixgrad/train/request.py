@@ -18,7 +18,7 @@ from fixgrad.train.defaults import Defaults, default_prune_epoch, default_warmup
 from fixgrad.train.initialise import initial_weights
 from fixgrad.train.plan import Arithmetic, Plan
 from fixgrad.train.pruning import layer_densities
-from fixgrad.train.user_code import is_user_spec, load_callable
+from fixgrad.train.user_code import is_user_spec
 
 Weights = Mapping[str, NDArray[np.floating[Any]]]
 
@@ -176,8 +176,11 @@ def _recipe(request: RunRequest, defaults: Defaults, total_steps: int) -> Recipe
 
 
 def _network(request: RunRequest, data: DataSource) -> tuple[Network, Weights]:
+    weights: Weights
     if is_user_spec(request.model):
-        network, weights = _own_network(request, data)
+        from fixgrad.train.own_model import own_model
+
+        network, weights = own_model(request.model, data.shape, data.normalise.frac, request.seed)
     else:
         network = built_in(request.model)
         if network.input_shape != data.shape:
@@ -193,18 +196,3 @@ def _network(request: RunRequest, data: DataSource) -> tuple[Network, Weights]:
             f"make its last layer {data.classes} wide"
         )
     return network, weights
-
-
-def _own_network(request: RunRequest, data: DataSource) -> tuple[Network, Weights]:
-    """The user's module, made under the run's seed, with its own initial weights."""
-    import torch
-
-    from fixgrad.train.capture import capture
-
-    function = load_callable(request.model)
-    torch.manual_seed(request.seed)
-    module = function()
-    if not isinstance(module, torch.nn.Module):
-        raise UsageError(f"{request.model} returned a {type(module).__name__}: it must return a torch.nn.Module")
-    captured = capture(module, function.name, data.shape, data.normalise.frac)
-    return captured.network, captured.weights
