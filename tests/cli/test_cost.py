@@ -50,9 +50,10 @@ def test_a_module_and_a_machine_of_the_users_own(tmp_path: Path, capsys: pytest.
     assert sorted(rows.values()) == [4 * 4 * 6 * 6 * 3 // 2] * 3 + [4 * 2 * 16 * 16] * 2  # (6 * 3 - 2)^2 meetings a kernel
     assert main(arguments) == 2
     assert "needs --input-shape, such as 3x32x32" in capsys.readouterr().err
-    model.write_text("def net():\n    return 3\n")
-    assert main([*arguments, "--input-shape", "1x6x6"]) == 2
-    assert "mine.py:net returned a int: it must return a torch.nn.Module" in capsys.readouterr().err
+    other = tmp_path / "other.py"
+    other.write_text("def net():\n    return 3\n")
+    assert main(["cost", "--model", f"{other}:net", "--input-shape", "1x6x6"]) == 2
+    assert "other.py:net returned a int: it must return a torch.nn.Module" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
