@@ -20,8 +20,8 @@ def step_counts(program: Program, simulation: Simulation) -> StepCounts:
     macs = int(program.compute_cycles.sum()) * machine.lanes
     drained = sum(
         drain.words * machine.pes_per_group
-        for position in simulation.work.positions(Unit.POST)
-        for step in simulation.work.steps(position)
+        for number in simulation.work.numbers(Unit.POST)
+        for step in simulation.work.steps(number)
         for drain in step.drains
     )
     return StepCounts(

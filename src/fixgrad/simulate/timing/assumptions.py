@@ -18,6 +18,7 @@ class Assumptions:
         steps_ahead: steps of POST and UPDATE that are read ahead of the one being worked on, or not yet written behind it.
         step_bytes: bytes of stores of a step of POST: what it collects before it writes.
         step_parameters: parameters of a step of UPDATE.
+        block_instructions, block_bytes: LOAD_KERNELS, or UPDATEs of a group, that the model takes together at most.
     """
 
     queue_instructions: int = 16
@@ -28,6 +29,8 @@ class Assumptions:
     steps_ahead: int = 2
     step_bytes: int = 8192
     step_parameters: int = 1024
+    block_instructions: int = 32
+    block_bytes: int = 8192
 
 
 DEFAULT = Assumptions()

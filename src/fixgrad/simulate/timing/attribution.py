@@ -39,9 +39,9 @@ class Blocker(NamedTuple):
 
 
 class LoadRecord(NamedTuple):
-    """What a LOAD did, in cycles. It waited from `asked` to `first` for data that memory delivered until `end`."""
+    """What a block of LOAD did, in cycles. It waited from `asked` to `first` for data that memory delivered until `end`."""
 
-    position: int
+    block: int
     blocker: Blocker
     ready: int
     asked: int
@@ -52,9 +52,9 @@ class LoadRecord(NamedTuple):
 
 
 class StepRecord(NamedTuple):
-    """What a POST or UPDATE did, in cycles: it worked from `begin` to `drained`, and its writes were done at `end`."""
+    """What a block of POST or UPDATE did, in cycles: it worked from `begin` to `drained`, and its writes were done at `end`."""
 
-    position: int
+    block: int
     blocker: Blocker
     ready: int
     begin: int
@@ -75,11 +75,13 @@ class Gap(NamedTuple):
 
 
 class History(Protocol):
-    """What the units remember of their instructions, by number."""
+    """What the units remember: records of blocks, and which record each instruction of a unit belongs to."""
 
     loads: list[LoadRecord]
+    load_owners: list[int]
     posts: list[StepRecord]
     updates: list[list[StepRecord]]
+    update_owners: list[list[int]]
     update_last: list[int]
     compute_last: list[int]
     compute_times: list[int]
@@ -132,14 +134,15 @@ class _Walk:
             if blocker is None or blocker.unit is Unit.CONTROL:
                 self._give(self.low, Cause.FILL)
             elif blocker.unit is Unit.LOAD:
-                self._load(blocker.number)
+                self._load(self._history.load_owners[blocker.number])
             elif blocker.unit is Unit.COMPUTE:
                 self._compute(blocker.number)
             elif blocker.unit is Unit.POST:
                 self._steps(self._history.posts, blocker.number, Cause.POST)
             else:
                 group = self._history.update_last[blocker.number]
-                self._steps(self._history.updates[group], blocker.number, Cause.DEPENDENCY)
+                number = self._history.update_owners[group][blocker.number]
+                self._steps(self._history.updates[group], number, Cause.DEPENDENCY)
 
     def _give(self, since: int, cause: Cause) -> None:
         """The cycles from `since` to the end of what is left go to `cause`."""
@@ -159,20 +162,22 @@ class _Walk:
             self.high = since
 
     def _load(self, number: int) -> None:
-        record = self._history.loads[number]
-        self.row = record.row
-        self._give(record.end, Cause.FILL)
-        self._mixed(record.first, record.end - record.first, min(record.bus, record.end - record.first),
-                    Cause.LOAD_BUS, Cause.BANDWIDTH)  # fmt: skip
-        before = self._history.loads[number - 1].end if number else 0
-        since = max(record.asked, before)
-        self._give(since + self._history.read_latency, Cause.BANDWIDTH)
-        self._give(since, Cause.LATENCY)
-        if number and before >= self.high:
-            self.blocker = Blocker(Unit.LOAD, number - 1)
-        else:
-            self._give(record.ready, Cause.FILL)
-            self.blocker = record.blocker
+        """Walk back over a LOAD, and over those before it as long as the bus was busy with them."""
+        loads, latency = self._history.loads, self._history.read_latency
+        while self.high > self.low:
+            record, before = loads[number], loads[number - 1].end if number else 0
+            self.row = record.row
+            self._give(record.end, Cause.FILL)
+            span = record.end - record.first
+            self._mixed(record.first, span, min(record.bus, span), Cause.LOAD_BUS, Cause.BANDWIDTH)
+            since = max(record.asked, before)
+            self._give(since + latency, Cause.BANDWIDTH)
+            self._give(since, Cause.LATENCY)
+            if not number or before < self.high:
+                self._give(record.ready, Cause.FILL)
+                self.blocker = record.blocker
+                return
+            number -= 1
 
     def _compute(self, number: int) -> None:
         """All groups had to finish: this one waited for a slower one, which is imbalance, or for the order of things."""
@@ -183,32 +188,19 @@ class _Walk:
         self._give(self.low, Cause.DEPENDENCY if slowest == self.group else Cause.IMBALANCE)
 
     def _steps(self, records: list[StepRecord], number: int, cause: Cause) -> None:
-        record = records[number]
-        self.row = record.row
-        self._give(record.end, Cause.FILL)
-        if record.end - record.drained > self._history.write_latency:
-            self._give(record.drained + self._history.write_latency, Cause.BANDWIDTH)
-        self._give(record.drained, Cause.LATENCY)
-        span = record.drained - record.begin
-        self._mixed(record.begin, span, min(record.busy, span), cause, Cause.BANDWIDTH)
-        if number and records[number - 1].drained >= record.begin:
-            self.blocker = Blocker(Unit.CONTROL, 0)
-            self._steps_before(records, number - 1, cause)
-            return
-        self._give(record.ready, Cause.LATENCY)
-        self.blocker = record.blocker
-
-    def _steps_before(self, records: list[StepRecord], number: int, cause: Cause) -> None:
-        """The unit was still at an earlier instruction."""
+        """Walk back over a POST or UPDATE, and over those before it as long as the unit was busy with them."""
+        latency = self._history.write_latency
+        self.row = records[number].row
+        self._give(records[number].end, Cause.FILL)
+        self._give(records[number].drained + latency, Cause.BANDWIDTH)
         while self.high > self.low:
-            record = records[number]
+            record, before = records[number], records[number - 1].drained if number else 0
             self.row = record.row
+            self._give(record.drained, Cause.LATENCY)
             span = record.drained - record.begin
-            self._give(record.drained, Cause.FILL)
             self._mixed(record.begin, span, min(record.busy, span), cause, Cause.BANDWIDTH)
-            if number and records[number - 1].drained >= record.begin:
-                number -= 1
-                continue
-            self._give(record.ready, Cause.LATENCY)
-            self.blocker = record.blocker
-            return
+            if not number or before < record.begin:
+                self._give(record.ready, Cause.LATENCY)
+                self.blocker = record.blocker
+                return
+            number -= 1

@@ -40,7 +40,7 @@ class ComputeGroup:
         self.gaps: list[Gap] = []
         self.free = 0
         self._work, self._agenda, self._dispatcher, self._progress = work, agenda, dispatcher, progress
-        self._positions = work.positions(Unit.COMPUTE)
+        self._blocks = work.numbers(Unit.COMPUTE)
         self._latency = work.machine.latencies.compute
         #: Groups that have begun each COMPUTE, shared by all groups: its place in the queue is free after the last.
         self._begun = begun
@@ -58,24 +58,24 @@ class ComputeGroup:
         if self._start >= 0 and not self._finish(now):
             return
         number = len(self.runs)
-        if number == len(self._positions):
+        if number == len(self._blocks):
             return
-        position = self._positions[number]
-        found = self._dispatcher.ready(position, self.step)
+        found = self._dispatcher.ready(self._blocks[number], self.step)
         if found is None:
             return
         ready, blocker = found
         if ready > now:
             self._agenda.at(ready, self.step)
             return
-        self._begin(number, position, max(ready, self.free), blocker)
+        self._begin(number, max(ready, self.free), blocker)
 
-    def _begin(self, number: int, position: int, start: int, blocker: Blocker) -> None:
+    def _begin(self, number: int, start: int, blocker: Blocker) -> None:
+        block = self._blocks[number]
         if start > self.free:
-            self.gaps.append(Gap(self.group, self.free, start, blocker, self._work.row[position]))
+            self.gaps.append(Gap(self.group, self.free, start, blocker, self._work.blocks[block].row))
         self._begun[number] += 1
         if self._begun[number] == self._work.machine.groups:
-            self._dispatcher.begun(position, start)
+            self._dispatcher.begun(block, start)
         self._start, self._stolen = start, 0
         self._end = start + self._work.group_cycles[number][self.group]
         self._agenda.at(self._end, self.step)

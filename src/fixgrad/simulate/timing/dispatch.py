@@ -5,13 +5,17 @@ from fixgrad.simulate.timing.attribution import Blocker
 from fixgrad.simulate.timing.events import Action, Agenda, Progress
 from fixgrad.simulate.timing.memory import MemorySystem
 from fixgrad.simulate.timing.traffic import Request
-from fixgrad.simulate.timing.work import WAIT_UNITS, Work
+from fixgrad.simulate.timing.work import UNIT_OF, WAIT_UNITS, Work
 
 _DISPATCH = Blocker(Unit.CONTROL, 0)
+#: A queue in front of a unit; each group has one for UPDATE.
+Queue = tuple[Unit, int]
 
 
 class Dispatcher:
-    """Fetches the program and hands its instructions to the units' queues; says when an instruction may begin.
+    """Fetches the program and hands its instructions to the units' queues; says when a block may begin.
+
+    A block of several instructions is handed over as one, when its last instruction has been fetched and finds room.
 
     Args:
         work: the program.
@@ -28,20 +32,29 @@ class Dispatcher:
         machine = work.machine
         self._latency = machine.latencies.dispatch
         self._beats = max(1, INSTRUCTION_BYTES // machine.memory.port_bytes)
-        self._block = max(1, work.assumptions.fetch_bytes // INSTRUCTION_BYTES)
+        self._page = max(1, work.assumptions.fetch_bytes // INSTRUCTION_BYTES)
         self._times: list[int] = []
+        #: When each page of instructions is on chip.
         self._fetched: list[int] = []
+        #: Instructions of the block to be dispatched next that have been dispatched.
+        self._inside = 0
         self._free = 0
         self._waiting: dict[int, list[Action]] = {}
         self._ready: dict[int, tuple[int, Blocker]] = {}
-        #: Instructions of each queue that have been dispatched and begun: LOAD, POST, COMPUTE, and UPDATE of each group.
-        self._queue = [self._queue_of(position) for position in range(work.count)]
-        self._room = dict.fromkeys(set(self._queue), work.assumptions.queue_instructions)
-        self._full: tuple[Unit, int] | None = None
+        depth = work.assumptions.queue_instructions
+        self._depth = depth
+        self._room: dict[Queue, int] = {(unit, 0): depth for unit in Unit}
+        self._room.update({(Unit.UPDATE, group): depth for group in range(machine.groups)})
+        self._full: Queue | None = None
 
-    def _queue_of(self, position: int) -> tuple[Unit, int]:
-        unit = self._work.units[position]
-        return unit, self._work.group_of(position) if unit is Unit.UPDATE else 0
+    def _taken(self, number: int) -> list[tuple[Queue, int]]:
+        """The queues that a block joins, and the places that it takes in each."""
+        block, work = self._work.blocks[number], self._work
+        unit = UNIT_OF[block.name]
+        if unit is not Unit.UPDATE:
+            return [((unit, 0), min(block.count, self._depth))]
+        counts = ((group, work.update_count(number, group)) for group in range(work.machine.groups))
+        return [((unit, group), min(count, self._depth)) for group, count in counts if count]
 
     def start(self) -> None:
         """Begin to fetch."""
@@ -49,61 +62,77 @@ class Dispatcher:
         self._agenda.at(0, self.run)
 
     def _fetch(self, now: int) -> None:
-        first = len(self._fetched) * self._block
-        count = min(self._block, self._work.count - first)
+        first = len(self._fetched) * self._page
+        count = min(self._page, self._work.instructions - first)
         if count <= 0:
             return
+        block = min(len(self._times), len(self._work.blocks) - 1)
         request = Request(self._address + first * INSTRUCTION_BYTES, count * INSTRUCTION_BYTES)
-        self._fetched.append(self._memory.serve(now, request, self._work.row[first]).last)
+        self._fetched.append(self._memory.serve(now, request, self._work.blocks[block].row).last)
 
     def run(self, now: int) -> None:
         """Dispatch as many instructions as have been fetched and find room."""
-        work, times, room = self._work, self._times, self._room
+        blocks = self._work.blocks
         self._full = None
-        free = max(self._free, now)
-        while len(times) < work.count:
-            position = len(times)
-            block, inside = divmod(position, self._block)
-            if self._fetched[block] > free:
-                self._agenda.at(self._fetched[block], self.run)
-                break
-            queue = self._queue[position]
-            if not room[queue]:
-                self._full = queue
-                break
-            room[queue] -= 1
-            if inside == 0:
-                self._agenda.at(free, self._fetch)
-            free += self._beats
-            times.append(free + self._latency)
-            for action in self._waiting.pop(position, ()):
-                self._agenda.at(times[position], action)
-            if inside == self._block - 1:  # the next block's fetch, asked for above, must have been served
-                self._agenda.at(free, self.run)
-                break
-        self._free = free
+        self._free = max(self._free, now)
+        while len(self._times) < len(blocks):
+            number = len(self._times)
+            taken = self._taken(number)
+            full = next((queue for queue, count in taken if self._room[queue] < count), None)
+            if full is not None:
+                self._full = full
+                return
+            if not self._pass(blocks[number].first, blocks[number].count):
+                return
+            for queue, count in taken:
+                self._room[queue] -= count
+            self._inside = 0
+            time = self._free + self._latency
+            self._times.append(time)
+            for action in self._waiting.pop(number, ()):
+                self._agenda.at(time, action)
 
-    def begun(self, position: int, now: int) -> None:
-        """A unit has taken an instruction out of its queue."""
-        queue = self._queue[position]
-        self._room[queue] += 1
+    def _pass(self, first: int, count: int) -> bool:
+        """Dispatch the instructions of a block page by page; False if the next page is not there yet."""
+        while self._inside < count:
+            page, place = divmod(first + self._inside, self._page)
+            if page >= len(self._fetched):  # its fetch is on the agenda before this
+                self._agenda.at(self._free, self.run)
+                return False
+            if self._fetched[page] > self._free:
+                self._agenda.at(self._fetched[page], self.run)
+                return False
+            if place == 0:
+                self._agenda.at(self._free, self._fetch)
+            here = min(count - self._inside, self._page - place)
+            self._inside += here
+            self._free += here * self._beats
+        return True
+
+    def begun(self, number: int, now: int, group: int = 0) -> None:
+        """A unit has taken a block out of its queue (UPDATE: the queue of `group`)."""
+        block = self._work.blocks[number]
+        unit = UNIT_OF[block.name]
+        count = self._work.update_count(number, group) if unit is Unit.UPDATE else block.count
+        queue = unit, group
+        self._room[queue] += min(count, self._depth)
         if self._full == queue:
             self._full = None
             self._agenda.at(now, self.run)
 
-    def ready(self, position: int, action: Action) -> tuple[int, Blocker] | None:
-        """When an instruction may begin, and what it waited for last; None if that is not known yet.
+    def ready(self, number: int, action: Action) -> tuple[int, Blocker] | None:
+        """When a block may begin, and what it waited for last; None if that is not known yet.
 
         In that case `action` is put on the agenda for when more is known.
         """
-        known = self._ready.get(position)
+        known = self._ready.get(number)
         if known is not None:
             return known
-        if position >= len(self._times):
-            self._waiting.setdefault(position, []).append(action)
+        if number >= len(self._times):
+            self._waiting.setdefault(number, []).append(action)
             return None
-        time, blocker = self._times[position], _DISPATCH
-        for unit, progress, count in zip(WAIT_UNITS, self._progress, self._work.waits[position], strict=True):
+        time, blocker = self._times[number], _DISPATCH
+        for unit, progress, count in zip(WAIT_UNITS, self._progress, self._work.blocks[number].waits, strict=True):
             if not count:
                 continue
             if count > len(progress.times):
@@ -111,5 +140,5 @@ class Dispatcher:
                 return None
             if progress.times[count - 1] > time:
                 time, blocker = progress.times[count - 1], Blocker(unit, count - 1)
-        self._ready[position] = time, blocker
+        self._ready[number] = time, blocker
         return time, blocker

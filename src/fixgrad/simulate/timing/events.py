@@ -36,12 +36,15 @@ class Progress:
         self._agenda = agenda
         self._waiting: list[tuple[int, Action]] = []
 
-    def complete(self, time: int) -> None:
-        """The next instruction completes at `time`, or with the one before it if that is later."""
+    def complete(self, time: int, count: int = 1) -> None:
+        """The next `count` instructions complete at `time`, or with the one before them if that is later."""
         times = self.times
         if times and times[-1] > time:
             time = times[-1]
-        times.append(time)
+        if count == 1:
+            times.append(time)
+        else:
+            times.extend([time] * count)
         if self._waiting:
             known = len(times)
             ready = [action for count, action in self._waiting if count <= known]

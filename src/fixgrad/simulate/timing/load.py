@@ -15,16 +15,18 @@ class LoadUnit:
     """See the module.
 
     Attributes:
-        records: of every LOAD so far.
+        records: of every block so far.
+        owners: of every instruction, the number of its record.
     """
 
     def __init__(
         self, work: Work, agenda: Agenda, memory: MemorySystem, dispatcher: Dispatcher, progress: Progress
     ) -> None:
         self.records: list[LoadRecord] = []
+        self.owners: list[int] = []
         self._work, self._agenda, self._memory = work, agenda, memory
         self._dispatcher, self._progress = dispatcher, progress
-        self._positions = work.positions(Unit.LOAD)
+        self._blocks = work.numbers(Unit.LOAD)
         self._parts: Iterator[LoadPart] | None = None
         self._part: LoadPart | None = None
         #: (when distributed, requests, bytes) of every part that was asked for, oldest first.
@@ -52,19 +54,18 @@ class LoadUnit:
             self._part = None
 
     def _begin(self, now: int) -> bool:
-        number = len(self.records)
-        if number == len(self._positions):
+        if len(self.records) == len(self._blocks):
             return False
-        position = self._positions[number]
-        found = self._dispatcher.ready(position, self.step)
+        number = self._blocks[len(self.records)]
+        found = self._dispatcher.ready(number, self.step)
         if found is None:
             return False
         self._ready, self._blocker = found
         if self._ready > now:
             self._agenda.at(self._ready, self.step)
             return False
-        self._dispatcher.begun(position, now)
-        self._parts = self._work.load_parts(position)
+        self._dispatcher.begun(number, now)
+        self._parts = self._work.load_parts(number)
         self._asked = self._first = -1
         self._bus = 0
         return True
@@ -72,12 +73,11 @@ class LoadUnit:
     def _window(self, now: int, part: LoadPart) -> int:
         """When the part may be asked for: requests and bytes outstanding are limited, but one part always may be."""
         limits, outstanding = self._work.assumptions, self._outstanding
-        size = sum(request.bytes for request in part.requests)
         free = now
         while outstanding and (
             outstanding[0][0] <= free
-            or self._requests + len(part.requests) > limits.load_requests
-            or self._bytes + size > limits.load_bytes
+            or self._requests + part.number > limits.load_requests
+            or self._bytes + part.bytes > limits.load_bytes
         ):
             done, requests, held = outstanding.popleft()
             self._requests -= requests
@@ -86,28 +86,31 @@ class LoadUnit:
         return free
 
     def _ask(self, now: int, part: LoadPart) -> None:
-        row = self._work.row[self._positions[len(self.records)]]
-        arrivals = [self._memory.serve(now, request, row) for request in part.requests]
-        first = max((arrival.first for arrival in arrivals), default=now)
+        row = self._work.blocks[self._blocks[len(self.records)]].row
+        first = last = now
+        for request in part.requests:
+            arrival = self._memory.serve(now, request, row)
+            first, last = max(first, arrival.first), max(last, arrival.last)
+        limit = self._work.assumptions.load_requests
+        if part.number > limit:  # no more than `limit` requests are on their way at a time
+            last = max(last, now + part.number * self._memory.read_latency // limit)
         begin = max(self._bus_free, first)
-        end = max(begin + part.bus, max((arrival.last for arrival in arrivals), default=0))
+        end = max(begin + part.bus, last)
         if self._asked < 0:
             self._asked, self._first = now, begin
         self._bus += part.bus
         self._bus_free = end
-        size = sum(request.bytes for request in part.requests)
-        self._outstanding.append((end, len(part.requests), size))
-        self._requests += len(part.requests)
-        self._bytes += size
+        # A bundle of many requests holds their places only until the last of them is on its way.
+        self._outstanding.append((end, min(part.number, limit // 2), part.bytes))
+        self._requests += min(part.number, limit // 2)
+        self._bytes += part.bytes
 
     def _finish(self, now: int) -> None:
-        position = self._positions[len(self.records)]
+        number = self._blocks[len(self.records)]
+        block = self._work.blocks[number]
         asked, first = (self._asked, self._first) if self._asked >= 0 else (now, now)
         end = max(self._bus_free, first)
-        self.records.append(
-            LoadRecord(position, self._blocker, self._ready, asked, first, end, self._bus, self._work.row[position])
-        )
+        self.owners.extend([len(self.records)] * block.count)
+        self.records.append(LoadRecord(number, self._blocker, self._ready, asked, first, end, self._bus, block.row))
         self._parts = None
-        self._progress.complete(end)
-
-
+        self._progress.complete(end, block.count)

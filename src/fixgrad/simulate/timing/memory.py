@@ -1,10 +1,14 @@
 """The machine's memory as its units see it: requests go round the channels, ports and DRAM share out the time."""
 
+from math import ceil
 from typing import NamedTuple
 
 from fixgrad.machine import Machine
 from fixgrad.simulate.dram import Channel, Clock, Fidelity, Transfer, load_standard, open_channel
-from fixgrad.simulate.timing.traffic import Request, share_transfers
+from fixgrad.simulate.timing.traffic import Bundle, Interleaving, Request
+
+#: A time this little (in cycles) past a clock edge counts as on it, as in `fixgrad.simulate.dram.Clock`.
+_ROUNDING = 1e-6
 
 
 class Arrival(NamedTuple):
@@ -28,46 +32,57 @@ class MemorySystem:
     """All channels of a machine. Calls must come in the order of time.
 
     Attributes:
+        channels: see `fixgrad.simulate.dram`.
+        interleaving: how they share addresses.
         row_bytes: bytes that DRAM moved for each row of the result, whole bursts.
         samples: what each service moved, if they are kept.
+        read_latency, write_latency: cycles of one burst on an idle channel.
     """
 
-    def __init__(self, machine: Machine, fidelity: Fidelity, rows: int, keep_samples: bool = False) -> None:
+    def __init__(self, machine: Machine, fidelity: Fidelity, keep_samples: bool = False) -> None:
         memory = machine.memory
         standard = load_standard(memory.standard)
         self.channels: list[Channel] = [open_channel(standard, fidelity) for _ in range(memory.channels)]
-        self.row_bytes = [0] * rows
+        self.interleaving = Interleaving(memory.channels, memory.interleave, standard.burst_bytes)
+        self.row_bytes = [0]
         self.samples: list[Sample] | None = [] if keep_samples else None
-        self._clock = Clock(machine.clock_mhz)
         self._ns = 1000.0 / machine.clock_mhz
-        self._burst_bytes = standard.burst_bytes
-        self._interleave, self._port_bytes = memory.interleave, memory.port_bytes
+        self._port_bytes = memory.port_bytes
         #: When the read port and the write port of each channel are free.
         self._ports = [[0, 0] for _ in self.channels]
-        self.read_latency = self._idle(standard.burst_bytes, write=False)
-        self.write_latency = self._idle(standard.burst_bytes, write=True)
+        self._totals = [channel.totals for channel in self.channels]
+        clock = Clock(machine.clock_mhz)
+        self.read_latency, self.write_latency = (
+            clock.cycles(open_channel(standard).serve(0.0, Transfer(standard.burst_bytes, write)).end)
+            for write in (False, True)
+        )
 
-    def _idle(self, size: int, write: bool) -> int:
-        """Cycles of one burst on an idle channel."""
-        served = open_channel(self.channels[0].standard).serve(0.0, Transfer(size, write))
-        return self._clock.cycles(served.end)
-
-    def serve(self, now: int, request: Request, row: int) -> Arrival:
-        """Serve a request that a unit makes at cycle `now` for the work of `row`."""
-        first, last, ns = 0, 0, now * self._ns
-        cycles, write = self._clock.cycles, request.write
-        for number, transfer in share_transfers(request, len(self.channels), self._interleave):
-            channel, port = self.channels[number], self._ports[number]
-            before = channel.totals.bursts
-            served = channel.serve(ns, transfer)
-            self.row_bytes[row] += (channel.totals.bursts - before) * self._burst_bytes
-            begin, end = cycles(served.first_data), cycles(served.end)
-            beats = -(-transfer.bytes // self._port_bytes)
-            port[write] = end = max(end, max(port[write], begin) + beats)
+    def serve(self, now: int, request: Request | Bundle, row: int) -> Arrival:
+        """Serve what a unit asks for at cycle `now` for the work of `row`."""
+        interleaving = self.interleaving
+        if type(request) is Bundle:
+            transfers = interleaving.bundle_transfers(request)
+        else:
+            assert type(request) is Request
+            transfers = interleaving.transfers(request)
+        first = last = bursts = 0
+        ns, cycle = now * self._ns, 1.0 / self._ns
+        write = request.write
+        for number, transfer in transfers:
+            totals, port = self._totals[number], self._ports[number]
+            bursts -= totals.bursts
+            served = self.channels[number].serve(ns, transfer)
+            bursts += totals.bursts
+            begin = ceil(served.first_data * cycle - _ROUNDING)
+            free = port[write]
+            ported = (begin if begin > free else free) - -transfer.bytes // self._port_bytes
+            end = ceil(served.end * cycle - _ROUNDING)
+            port[write] = end = ported if ported > end else end
             first = first or begin
-            last = max(last, end)
+            last = end if end > last else last
             if self.samples is not None:
                 self.samples.append(Sample(now, end, number, transfer.bytes, write))
+        self.row_bytes[row] += bursts * interleaving.burst
         return Arrival(first, last)
 
     @property

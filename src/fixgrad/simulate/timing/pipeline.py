@@ -8,20 +8,21 @@ from fixgrad.simulate.timing.attribution import Blocker, StepRecord
 from fixgrad.simulate.timing.dispatch import Dispatcher
 from fixgrad.simulate.timing.events import Agenda
 from fixgrad.simulate.timing.memory import MemorySystem
-from fixgrad.simulate.timing.work import Step, Work
+from fixgrad.simulate.timing.steps import Step
+from fixgrad.simulate.timing.work import Work
 
 
 class _Current(NamedTuple):
-    """The instruction that is being read."""
+    """The block that is being read."""
 
-    position: int
+    number: int
     blocker: Blocker
     ready: int
     steps: Iterator[Step]
 
 
 class _Piece(NamedTuple):
-    """A step that has been read, or (without a step) the end of an instruction."""
+    """A step that has been read, or (without a step) the end of a block."""
 
     of: _Current
     step: Step | None
@@ -34,11 +35,13 @@ class PipelineUnit:
 
     Args:
         latency: from the last word read until it may be written.
-        completed: told the cycle at which each instruction completes, in order.
+        blocks: numbers of the blocks that it executes.
+        completed: told the cycle at which each block completes and its number, in order.
+        group: whose UPDATEs it executes.
         drain: told (group, begin, end, words) for what a step takes from lane memories.
 
     Attributes:
-        records: of every instruction so far.
+        records: of every block so far.
     """
 
     def __init__(
@@ -47,14 +50,15 @@ class PipelineUnit:
         agenda: Agenda,
         memory: MemorySystem,
         dispatcher: Dispatcher,
-        positions: list[int],
+        blocks: list[int],
         latency: int,
-        completed: Callable[[int], None],
+        completed: Callable[[int, int], None],
+        group: int = 0,
         drain: Callable[[int, int, int, int], None] | None = None,
     ) -> None:
         self.records: list[StepRecord] = []
         self._work, self._agenda, self._memory, self._dispatcher = work, agenda, memory, dispatcher
-        self._positions, self._latency = positions, latency
+        self._blocks, self._latency, self._group = blocks, latency, group
         self._completed, self._drain = completed, drain
         self._begun = 0
         self._current: _Current | None = None
@@ -67,7 +71,7 @@ class PipelineUnit:
         self._waiting = False
 
     def step(self, now: int) -> None:
-        """Begin the next instruction, which may begin now."""
+        """Begin the next block, which may begin now."""
         self._waiting = False
         self._read_ahead(now)
 
@@ -78,15 +82,15 @@ class PipelineUnit:
             assert self._current is not None
             step = next(self._current.steps, None)
             if step is None:
-                self._end_instruction(now)
+                self._end_block(now)
             else:
                 self._read(now, step)
 
     def _next(self, now: int) -> bool:
-        if self._waiting or self._begun == len(self._positions):
+        if self._waiting or self._begun == len(self._blocks):
             return False
-        position = self._positions[self._begun]
-        found = self._dispatcher.ready(position, self.step)
+        number = self._blocks[self._begun]
+        found = self._dispatcher.ready(number, self.step)
         if found is None:
             self._waiting = True
             return False
@@ -96,13 +100,13 @@ class PipelineUnit:
             self._agenda.at(ready, self.step)
             return False
         self._begun += 1
-        self._dispatcher.begun(position, now)
-        self._current = _Current(position, blocker, ready, self._work.steps(position))
+        self._dispatcher.begun(number, now, self._group)
+        self._current = _Current(number, blocker, ready, self._work.steps(number, self._group))
         return True
 
     def _read(self, now: int, step: Step) -> None:
         assert self._current is not None
-        row = self._work.row[self._current.position]
+        row = self._work.blocks[self._current.number].row
         arrivals = [self._memory.serve(now, request, row) for request in step.reads]
         begin = max(self._free, now, max((arrival.first for arrival in arrivals), default=0))
         end = max(begin + step.cycles, max((arrival.last for arrival in arrivals), default=0), self._written[0])
@@ -114,7 +118,7 @@ class PipelineUnit:
                 self._drain(drain.group, begin, end, drain.words)
         self._agenda.at(end + self._latency, self._write)
 
-    def _end_instruction(self, now: int) -> None:
+    def _end_block(self, now: int) -> None:
         assert self._current is not None
         self._pieces.append(_Piece(self._current, None, now, max(now, self._free)))
         self._current = None
@@ -124,7 +128,7 @@ class PipelineUnit:
     def _write(self, now: int) -> None:
         piece = self._pieces.popleft()
         assert piece.step is not None
-        row = self._work.row[piece.of.position]
+        row = self._work.blocks[piece.of.number].row
         if self._begin < 0:
             self._begin = piece.begin
         self._busy += piece.step.cycles
@@ -136,15 +140,15 @@ class PipelineUnit:
         self._read_ahead(now)
 
     def _close(self) -> None:
-        """Complete the instructions whose last step is written."""
+        """Complete the blocks whose last step is written."""
         while self._pieces and self._pieces[0].step is None:
             piece = self._pieces.popleft()
             empty = self._begin < 0
             begin, drained = (piece.begin, piece.begin) if empty else (self._begin, piece.end)
             end = max(drained, self._last_write)
-            row, of = self._work.row[piece.of.position], piece.of
-            self.records.append(StepRecord(of.position, of.blocker, of.ready, begin, drained, end, self._busy, row))
+            row, of = self._work.blocks[piece.of.number].row, piece.of
+            self.records.append(StepRecord(of.number, of.blocker, of.ready, begin, drained, end, self._busy, row))
             self._begin, self._busy = -1, 0
-            self._completed(end)
+            self._completed(end, of.number)
 
 

@@ -1,5 +1,7 @@
 """One simulation: the units of the machine run a program; what they did is kept."""
 
+from collections.abc import Callable
+
 from fixgrad.compiler.program import Program
 from fixgrad.machine.instructions import Unit
 from fixgrad.simulate.dram import Fidelity
@@ -30,10 +32,13 @@ class Simulation:
         fidelity: Fidelity = Fidelity.CLOSED_FORM,
         assumptions: Assumptions = DEFAULT,
         keep_samples: bool = False,
+        join: bool | None = None,
     ) -> None:
         machine = program.machine
-        self.work = work = Work(program, assumptions)
-        self.memory = MemorySystem(machine, fidelity, len(work.rows), keep_samples)
+        self.memory = memory = MemorySystem(machine, fidelity, keep_samples)
+        join = fidelity is Fidelity.CLOSED_FORM if join is None else join
+        self.work = work = Work(program, assumptions, memory.interleaving, join)
+        memory.row_bytes = [0] * len(work.rows)
         self._agenda = agenda = Agenda()
         load, post = Progress(agenda), Progress(agenda)
         self._compute = SharedProgress(agenda, machine.groups)
@@ -47,9 +52,11 @@ class Simulation:
             ComputeGroup(group, work, agenda, dispatcher, self._compute, begun) for group in range(machine.groups)
         ]
         self._load = LoadUnit(work, agenda, self.memory, dispatcher, load)
+        posts, latency = work.numbers(Unit.POST), machine.latencies.post
         self._post = PipelineUnit(
-            work, agenda, self.memory, dispatcher, work.positions(Unit.POST), machine.latencies.post, post.complete, self._drain
+            work, agenda, memory, dispatcher, posts, latency, _without_number(post), drain=self._drain
         )
+        self.update_owners: list[list[int]] = [[] for _ in range(machine.groups)]
         self._updaters = [self._updater(group) for group in range(machine.groups)]
         self.cycles = 0
         self._run()
@@ -59,17 +66,19 @@ class Simulation:
         self.groups[group].drain(begin, end, words)
 
     def _updater(self, group: int) -> PipelineUnit:
-        work = self.work
-        positions = [position for position in work.positions(Unit.UPDATE) if work.group_of(position) == group]
-        completed = 0
+        work, owners = self.work, self.update_owners[group]
+        numbers = [number for number in work.numbers(Unit.UPDATE) if work.update_count(number, group)]
+        blocks = 0
 
-        def complete(time: int) -> None:
-            nonlocal completed
-            self._update.arrive(group, completed, time)
-            completed += 1
+        def complete(time: int, number: int) -> None:
+            nonlocal blocks
+            for _ in range(work.update_count(number, group)):
+                self._update.arrive(group, len(owners), time)
+                owners.append(blocks)
+            blocks += 1
 
         latency = work.machine.latencies.update
-        return PipelineUnit(work, self._agenda, self.memory, self._dispatcher, positions, latency, complete)
+        return PipelineUnit(work, self._agenda, self.memory, self._dispatcher, numbers, latency, complete, group)
 
     def _run(self) -> None:
         self._dispatcher.start()
@@ -77,7 +86,7 @@ class Simulation:
         steps += [self._load.step, self._post.step, *(unit.step for unit in self._updaters)]
         for step in steps:
             self._agenda.at(0, step)
-        self._halt = self.work.positions(Unit.CONTROL)[-1]
+        self._halt = self.work.numbers(Unit.CONTROL)[-1]
         self._agenda.at(0, self._stop)
         self._agenda.run()
         assert self.cycles, "the program never reached its HALT"
@@ -89,8 +98,13 @@ class Simulation:
 
     @property
     def loads(self) -> list[LoadRecord]:
-        """Every LOAD."""
+        """Every block of LOAD."""
         return self._load.records
+
+    @property
+    def load_owners(self) -> list[int]:
+        """Record of each LOAD."""
+        return self._load.owners
 
     @property
     def posts(self) -> list[StepRecord]:
@@ -99,7 +113,7 @@ class Simulation:
 
     @property
     def updates(self) -> list[list[StepRecord]]:
-        """Every UPDATE, by group."""
+        """Every block of UPDATEs, by group."""
         return [unit.records for unit in self._updaters]
 
     @property
@@ -118,14 +132,14 @@ class Simulation:
         return self._compute.times
 
     @property
-    def compute_positions(self) -> list[int]:
-        """Positions of all COMPUTEs."""
-        return self.work.positions(Unit.COMPUTE)
+    def compute_blocks(self) -> list[int]:
+        """Numbers of the blocks of all COMPUTEs."""
+        return self.work.numbers(Unit.COMPUTE)
 
     @property
     def compute_rows(self) -> list[int]:
         """Row of each COMPUTE."""
-        return [self.work.row[position] for position in self.compute_positions]
+        return [self.work.blocks[number].row for number in self.compute_blocks]
 
     @property
     def compute_latency(self) -> int:
@@ -157,18 +171,27 @@ class Simulation:
             for gap in group.gaps:
                 explain(gap, history, ledger)
             if group.free < self.cycles:
-                last = Gap(group.group, group.free, self.cycles, self._halt_blocker, work.row[self._halt])
+                last = Gap(group.group, group.free, self.cycles, self._halt_blocker, work.blocks[self._halt].row)
                 explain(last, history, ledger)
         assert ledger.total == self.cycles * work.machine.pes, "the causes do not add up to the time"
         return ledger
+
+
+def _without_number(progress: Progress) -> Callable[[int, int], None]:
+    """What completes a block of one instruction."""
+
+    def complete(time: int, number: int) -> None:
+        progress.complete(time)
+
+    return complete
 
 
 class _Kept:
     """`History` of a simulation with its lists made once."""
 
     def __init__(self, of: Simulation) -> None:
-        self.loads, self.posts, self.updates = of.loads, of.posts, of.updates
-        self.update_last, self.compute_last = of.update_last, of.compute_last
+        self.loads, self.load_owners, self.posts, self.updates = of.loads, of.load_owners, of.posts, of.updates
+        self.update_owners, self.update_last, self.compute_last = of.update_owners, of.update_last, of.compute_last
         self.compute_times, self.compute_rows = of.compute_times, of.compute_rows
         self.compute_latency = of.compute_latency
         self.read_latency, self.write_latency = of.read_latency, of.write_latency

@@ -85,7 +85,7 @@ def timing_of(program: Program, simulation: Simulation, dram: Fidelity, seconds:
         energy=_energy(program, simulation),
         resources=resources_of(program.machine),
         seconds=seconds,
-        instructions=simulation.work.count,
+        instructions=simulation.work.instructions,
     )
 
 

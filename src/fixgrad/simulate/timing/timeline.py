@@ -60,27 +60,28 @@ def _tracks(simulation: Simulation) -> list[str]:
 def _instructions(simulation: Simulation, us: float) -> Iterator[Event]:
     work, groups = simulation.work, len(simulation.groups)
 
-    def event(track: int, position: int, start: int, end: int, row: int, **more: int) -> Event:
-        label: Row = work.rows[row]
+    def event(track: int, number: int, start: int, end: int, **more: int) -> Event:
+        block = work.blocks[number]
+        label: Row = work.rows[block.row]
         return {
             "ph": "X", "pid": MACHINE, "tid": track, "cat": label.phase,
-            "name": f"{label.layer} {label.phase.upper()} {work.names[position]}",
+            "name": f"{label.layer} {label.phase.upper()} {block.name}",
             "ts": round(start * us, 4), "dur": round((end - start) * us, 4),
-            "args": {"instruction": position, "cycle": start, "cycles": end - start, **more},
+            "args": {"instruction": block.first, "instructions": block.count, "cycle": start, "cycles": end - start, **more},
         }  # fmt: skip
 
     for load in simulation.loads:
-        yield event(0, load.position, load.first, load.end, load.row, waited=load.first - load.ready)
-    positions = simulation.compute_positions
+        yield event(0, load.block, load.first, load.end, waited=load.first - load.ready)
+    computes = simulation.compute_blocks
     for group in simulation.groups:
-        for position, run in zip(positions, group.runs, strict=True):
-            yield event(1 + group.group, position, run.start, run.end, work.row[position], stolen=run.stolen)
+        for number, run in zip(computes, group.runs, strict=True):
+            yield event(1 + group.group, number, run.start, run.end, stolen=run.stolen)
     for post in simulation.posts:
-        yield event(1 + groups, post.position, post.begin, post.drained, post.row, written=post.end)
-    for number, records in enumerate(simulation.updates):
+        yield event(1 + groups, post.block, post.begin, post.drained, written=post.end)
+    for group_number, records in enumerate(simulation.updates):
         for update in records:
             if update.busy:
-                yield event(2 + groups + number, update.position, update.begin, update.drained, update.row, written=update.end)
+                yield event(2 + groups + group_number, update.block, update.begin, update.drained, written=update.end)
 
 
 def _counters(simulation: Simulation, us: float) -> Iterator[Event]:

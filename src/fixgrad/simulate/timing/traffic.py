@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fixgrad.simulate.dram import Transfer
+
+Ints = NDArray[np.int64]
 
 
 class Request(NamedTuple):
@@ -22,6 +27,21 @@ class Request(NamedTuple):
     @property
     def bytes(self) -> int:
         return self.run * self.runs
+
+
+class Bundle(NamedTuple):
+    """Many short contiguous requests of one direction, as what each channel moves for all of them.
+
+    Attributes:
+        shares: (channel, address of the first, requests, bursts) of each channel that moves any.
+        requests, bytes: of all together.
+        write: direction.
+    """
+
+    shares: tuple[tuple[int, int, int, int], ...]
+    requests: int
+    bytes: int
+    write: bool
 
 
 class Region(NamedTuple):
@@ -70,33 +90,76 @@ def _strided(address: int, run: int, runs: int, stride: int, limit: int, write: 
         yield Request(address + first * stride, run, min(together, runs - first), stride, write)
 
 
-class Share(NamedTuple):
-    """What one channel moves of a request; `offset` is relative to the channel's page of the request's first byte."""
+class Interleaving(NamedTuple):
+    """How addresses go round the channels: `interleave` bytes in each, bursts of `burst` bytes."""
 
-    channel: int
-    offset: int
-    bytes: int
-    run: int | None
-    stride: int | None
+    channels: int
+    interleave: int
+    burst: int
 
+    def transfers(self, request: Request) -> list[tuple[int, Transfer]]:
+        """(channel, transfer) for every channel that holds bytes of a request, that of the first byte first.
 
-def share_transfers(request: Request, channels: int, interleave: int) -> list[tuple[int, Transfer]]:
-    """(channel, transfer) for every channel that holds bytes of a request, that of the first byte first.
+        A channel's own addresses leave out the other channels' pages, so a contiguous request is contiguous in all of them.
+        """
+        address, run, runs, stride, write = request
+        page, inside = divmod(address, self.interleave)
+        turn, channel = divmod(page, self.channels)
+        if runs == 1 and inside + run <= self.interleave:
+            return [(channel, Transfer(run, write, turn * self.interleave + inside))]
+        base = turn * self.interleave
+        shares = _shares(channel * self.interleave + inside, run, runs, stride, self.channels, self.interleave)
+        return [
+            (number, Transfer(size, write, base + offset, length, step)) for number, offset, size, length, step in shares
+        ]
 
-    Addresses go round the channels every `interleave` bytes; a channel's own addresses leave out the others' pages, so a
-    contiguous request is contiguous in every channel.
-    """
-    circle = interleave * channels
-    turn, place = divmod(request.address, circle)
-    base = turn * interleave
-    return [
-        (share.channel, Transfer(share.bytes, request.write, base + share.offset, share.run, share.stride))
-        for share in _shares(place, request.run, request.runs, request.stride, channels, interleave)
-    ]
+    def bundles(self, owners: Ints, count: int, addresses: Ints, sizes: Ints, write: bool) -> list[Bundle]:
+        """Contiguous requests ([n] byte addresses and sizes) as `count` bundles; `owners` [n] says which is in which."""
+        kept = sizes > 0
+        owners, addresses, sizes = owners[kept], addresses[kept], sizes[kept]
+        numbers = np.bincount(owners, minlength=count).tolist()
+        volumes = np.bincount(owners, weights=sizes, minlength=count).astype(np.int64).tolist()
+        of, at, size = self._pieces(owners, addresses, sizes)
+        bursts = (at + size - 1) // self.burst - at // self.burst + 1
+        cell = of * self.channels + at // self.interleave % self.channels
+        local = at // (self.interleave * self.channels) * self.interleave + at % self.interleave
+        cells, first, pieces = np.unique(cell, return_index=True, return_counts=True)
+        moved = np.bincount(cell, weights=bursts, minlength=count * self.channels).astype(np.int64)[cells]
+        shares: list[list[tuple[int, int, int, int]]] = [[] for _ in range(count)]
+        for where, *share in zip(cells.tolist(), local[first].tolist(), pieces.tolist(), moved.tolist(), strict=True):
+            owner, channel = divmod(where, self.channels)
+            shares[owner].append((channel, share[0], share[1], share[2]))
+        return [Bundle(tuple(shares[i]), numbers[i], volumes[i], write) for i in range(count)]
+
+    def _pieces(self, owners: Ints, addresses: Ints, sizes: Ints) -> tuple[Ints, Ints, Ints]:
+        """Requests cut at the pages of the channels: (owner, address, size) of each piece."""
+        found: list[tuple[Ints, Ints, Ints]] = []
+        while sizes.size:
+            here = np.minimum(sizes, self.interleave - addresses % self.interleave)
+            found.append((owners, addresses, here))
+            more = sizes > here
+            owners, addresses, sizes = owners[more], (addresses + here)[more], (sizes - here)[more]
+        if not found:
+            return owners, addresses, sizes
+        of, at, size = zip(*found, strict=True)
+        return np.concatenate(of), np.concatenate(at), np.concatenate(size)
+
+    def bundle_transfers(self, bundle: Bundle) -> list[tuple[int, Transfer]]:
+        """(channel, transfer) of a bundle: its requests lie scattered, each in bursts of its own."""
+        found = []
+        for channel, address, count, bursts in bundle.shares:
+            size = bursts * self.burst
+            run = None if count == 1 else self.burst * max(1, round(bursts / count))
+            start = address // self.burst * self.burst
+            found.append((channel, Transfer(size, bundle.write, start, run)))
+        return found
 
 
 @lru_cache(maxsize=1 << 14)
-def _shares(place: int, run: int, runs: int, stride: int, channels: int, interleave: int) -> tuple[Share, ...]:
+def _shares(
+    place: int, run: int, runs: int, stride: int, channels: int, interleave: int
+) -> tuple[tuple[int, int, int, int | None, int | None], ...]:
+    """(channel, offset from the page of the first byte, bytes, run, stride) of each channel."""
     pieces: dict[int, list[list[int]]] = {}
     for index in range(runs):
         address = place + index * stride
@@ -112,14 +175,14 @@ def _shares(place: int, run: int, runs: int, stride: int, channels: int, interle
             else:
                 found.append([local, size])
             address += size
-    return tuple(_share(channel, found) for channel, found in pieces.items())
+    return tuple((channel, *_as_transfer(found)) for channel, found in pieces.items())
 
 
-def _share(channel: int, pieces: list[list[int]]) -> Share:
+def _as_transfer(pieces: list[list[int]]) -> tuple[int, int, int | None, int | None]:
     """Pieces (address, size) of one channel as one transfer; uneven ones by their mean run and stride."""
     first, total = pieces[0][0], sum(size for _, size in pieces)
     if len(pieces) == 1:
-        return Share(channel, first, total, None, None)
+        return first, total, None, None
     run = -(-total // len(pieces))
     stride = max(run, round((pieces[-1][0] - first) / (len(pieces) - 1)))
-    return Share(channel, first, total, run, stride)
+    return first, total, run, stride

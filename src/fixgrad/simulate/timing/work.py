@@ -1,19 +1,31 @@
-"""A program as the timing model needs it: for each instruction its unit, its waits, its row, its cycles and its requests."""
+"""A program as the timing model needs it: blocks of instructions, and the cycles and requests of each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fixgrad.compiler.program import Program
 from fixgrad.machine import Machine
-from fixgrad.machine.instructions import BY_NAME, BY_OPCODE, STEP_ENTRY_BYTES, Unit
-from fixgrad.machine.parameters import MAX_PES_PER_GROUP, TAPS_PER_WORD
+from fixgrad.machine.instructions import BY_NAME, STEP_ENTRY_BYTES, Unit
+from fixgrad.machine.parameters import TAPS_PER_WORD
 from fixgrad.simulate.timing.assumptions import Assumptions
-from fixgrad.simulate.timing.traffic import Region, Request, requests
+from fixgrad.simulate.timing.blocks import Block, cut_blocks
+from fixgrad.simulate.timing.post_work import PostWork
+from fixgrad.simulate.timing.regions import Fields, bounding_box, boxes, region
+from fixgrad.simulate.timing.steps import Step
+from fixgrad.simulate.timing.traffic import Bundle, Interleaving, Request, requests
+from fixgrad.simulate.timing.update_work import UpdateWork
 
-INDEX_BYTES, WORD_BYTES, LABEL_BYTES, REGISTER_BYTES = 2, 4, 2, 16
+INDEX_BYTES = 2
 #: Phase to which the time of a label's phase is counted; what belongs to no layer joins the row beside it.
 PHASE_OF = {"ff": "ff", "ng": "ng", "wg": "wg", "loss": "ng", "update": "wg"}
+#: Numbers of the units in a block's waits, and the fields that hold them.
+WAIT_UNITS = (Unit.LOAD, Unit.COMPUTE, Unit.POST, Unit.UPDATE)
+WAIT_FIELDS = ("wait_load", "wait_compute", "wait_post", "wait_update")
+UNIT_OF = {name: kind.unit for name, kind in BY_NAME.items()}
 
 
 class Row(NamedTuple):
@@ -26,115 +38,65 @@ class Row(NamedTuple):
 class LoadPart(NamedTuple):
     """Requests of LOAD that arrive together, and the cycles that the data bus takes to distribute them."""
 
-    requests: tuple[Request, ...]
+    requests: tuple[Request | Bundle, ...]
     bus: int
-
-
-class Drain(NamedTuple):
-    """Words that POST takes from each PE of a group in a step."""
-
-    group: int
-    words: int
-
-
-class Step(NamedTuple):
-    """A step of POST or UPDATE: read, work, write."""
-
-    reads: tuple[Request, ...]
-    cycles: int
-    writes: tuple[Request, ...]
-    drains: tuple[Drain, ...] = ()
-
-
-class Box(NamedTuple):
-    """A rectangle of pixels."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    @property
-    def rows(self) -> int:
-        return self.bottom - self.top
-
-    @property
-    def columns(self) -> int:
-        return self.right - self.left
-
-    @property
-    def area(self) -> int:
-        return self.rows * self.columns
-
-    def over(self, rows: int, columns: int) -> "Box":
-        """The windows of rows x columns that lie wholly inside, counted from the map's corner."""
-        return Box(-(-self.top // rows), self.bottom // rows, -(-self.left // columns), self.right // columns)
-
-    def times(self, rows: int, columns: int) -> "Box":
-        """The pixels of windows of rows x columns."""
-        return Box(self.top * rows, self.bottom * rows, self.left * columns, self.right * columns)
-
-
-def bounding_box(boxes: Sequence[Box]) -> Box:
-    """The smallest rectangle around those that are not empty."""
-    real = [box for box in boxes if box.area > 0]
-    if not real:
-        return Box(0, 0, 0, 0)
-    return Box(
-        min(box.top for box in real), max(box.bottom for box in real),
-        min(box.left for box in real), max(box.right for box in real),
-    )  # fmt: skip
+    number: int
+    """Requests on the bus to memory."""
+    bytes: int
 
 
 class Work:
     """See the module.
 
+    Args:
+        program: what to run.
+        assumptions: depths of queues and buffers.
+        interleaving: of the memory.
+        join: whether short instructions are taken together.
+
     Attributes:
         rows: of the result, in the order FF, NG, WG.
-        units: of each instruction.
-        waits: of each instruction: completed LOAD, COMPUTE, POST, UPDATE.
-        row: number of the row of each instruction.
-        place: number of each instruction among those of its kind.
-        names: kind of each instruction.
+        blocks: of the program, in order.
+        instructions: how many there are.
     """
 
-    def __init__(self, program: Program, assumptions: Assumptions) -> None:
+    def __init__(self, program: Program, assumptions: Assumptions, interleaving: Interleaving, join: bool = True) -> None:
         self.machine: Machine = program.machine
         self.assumptions = assumptions
-        self._program = program
-        opcodes = program.opcodes.tolist()
-        kinds = {opcode: BY_OPCODE[opcode] for opcode in set(opcodes)}
-        self.names = [kinds[opcode].name for opcode in opcodes]
-        self.units = [kinds[opcode].unit for opcode in opcodes]
-        self.place = [0] * len(opcodes)
-        self.waits: list[tuple[int, int, int, int]] = [(0, 0, 0, 0)] * len(opcodes)
-        self._fields: dict[str, dict[str, list[int]]] = {}
-        for name in {kind.name for kind in kinds.values()}:
-            self._take(name)
-        self.rows, self.row = _rows(program)
+        self._program, self._interleaving, self._join = program, interleaving, join
+        self.instructions = len(program.opcodes)
+        self._columns = {name: program.columns(name) for name, at in program.positions.items() if len(at)}
+        self._lists: dict[str, Fields] = {}
+        self.rows, rows = _rows(program)
+        self.blocks = self._cut(rows)
+        self._post = PostWork(self.machine, assumptions)
 
-    def _take(self, name: str) -> None:
-        columns = {field: values.tolist() for field, values in self._program.columns(name).items()}
-        self._fields[name] = columns
-        waits = zip(
-            columns["wait_load"], columns["wait_compute"], columns["wait_post"], columns["wait_update"], strict=True
-        )
-        for number, (position, wait) in enumerate(zip(self._program.positions[name].tolist(), waits, strict=True)):
-            self.place[position] = number
-            self.waits[position] = wait
+    def _cut(self, rows: NDArray[np.int64]) -> list[Block]:
+        waits = np.zeros((self.instructions, 4), np.int64)
+        sizes = np.zeros(self.instructions, np.int64)
+        for name, columns in self._columns.items():
+            at = self._program.positions[name]
+            waits[at] = np.stack([columns[field] for field in WAIT_FIELDS], axis=1)
+            if name == "LOAD_KERNELS":
+                sizes[at] = columns["count"] * (INDEX_BYTES + columns["taps"] * columns["with_data"])
+            elif name == "UPDATE":
+                state = columns["count"] * (columns["stored_bytes"] + columns["momentum_bytes"])
+                sizes[at] = -(-state // self.machine.groups)
+        limits, most = self.assumptions, np.ones(self.instructions, np.int64)
+        if self._join:
+            most[self._program.positions["LOAD_KERNELS"]] = limits.block_instructions
+            most[self._program.positions["UPDATE"]] = limits.block_instructions * self.machine.groups
+        return cut_blocks(self._program.opcodes, rows, waits, sizes, most, limits.block_bytes)
 
-    @property
-    def count(self) -> int:
-        """Instructions."""
-        return len(self.names)
+    def numbers(self, unit: Unit) -> list[int]:
+        """Numbers of the blocks of a unit."""
+        return [number for number, block in enumerate(self.blocks) if UNIT_OF[block.name] is unit]
 
-    def positions(self, unit: Unit) -> list[int]:
-        """Positions of the instructions of a unit."""
-        return [position for position, of in enumerate(self.units) if of is unit]
-
-    def group_of(self, position: int) -> int:
-        """Group that an UPDATE names."""
-        return self._fields["UPDATE"]["group"][self.place[position]]
+    def _fields(self, name: str) -> Fields:
+        """The fields of all instructions of a kind as lists."""
+        if name not in self._lists:
+            self._lists[name] = {field: values.tolist() for field, values in self._columns[name].items()}
+        return self._lists[name]
 
     @cached_property
     def group_cycles(self) -> list[list[int]]:
@@ -147,193 +109,95 @@ class Work:
         found: list[list[int]] = self._program.compute_cycles.sum(axis=2).tolist()
         return found
 
-    def load_parts(self, position: int) -> Iterator[LoadPart]:
-        """What a LOAD instruction asks for, in order."""
-        name, at = self.names[position], self.place[position]
-        fields = self._fields[name]
-        if name == "LOAD_KERNELS":
-            yield self._kernels(fields, at)
-        elif name == "LOAD_PARAMS":
-            count = fields["count"][at]
-            yield LoadPart((Request(fields["source"][at], count * STEP_ENTRY_BYTES),), count)
-        else:
-            prefix, channels = ("in", "channels") if name == "LOAD_INPUT" else ("out", "total_channels")
-            box = bounding_box(_boxes(fields, at, prefix))
-            region = self._region(fields, at, "source", box, fields[channels][at])
-            for request in requests(region, self.assumptions.request_bytes * self.machine.memory.channels):
-                words = -(-request.bytes // self.machine.lanes)
-                yield LoadPart((request,), -(-words // self.machine.load_words))
+    def load_parts(self, number: int) -> Iterator[LoadPart]:
+        """What a block of LOAD asks for, in order."""
+        block = self.blocks[number]
+        if block.name == "LOAD_KERNELS":
+            yield self._kernel_parts[number] if self._join else self._single_kernels(block.place)
+            return
+        fields, at = self._fields(block.name), block.place
+        if block.name == "LOAD_PARAMS":
+            size = fields["count"][at] * STEP_ENTRY_BYTES
+            yield LoadPart((Request(fields["source"][at], size),), fields["count"][at], 1, size)
+            return
+        prefix, channels = ("in", "channels") if block.name == "LOAD_INPUT" else ("out", "total_channels")
+        box = bounding_box(boxes(fields, at, prefix))
+        whole = region(self.machine.lanes, fields, at, "source", box, fields[channels][at])
+        for request in requests(whole, self.assumptions.request_bytes * self.machine.memory.channels):
+            words = -(-request.bytes // self.machine.lanes)
+            yield LoadPart((request,), -(-words // self.machine.load_words), 1, request.bytes)
 
-    def _kernels(self, fields: dict[str, list[int]], at: int) -> LoadPart:
-        count, taps = fields["count"][at], fields["taps"][at]
+    @cached_property
+    def _kernel_parts(self) -> dict[int, LoadPart]:
+        """What each block of LOAD_KERNELS asks for, by number of the block."""
+        columns = self._columns["LOAD_KERNELS"]
+        numbers = [number for number, block in enumerate(self.blocks) if block.name == "LOAD_KERNELS"]
+        owners = np.repeat(np.arange(len(numbers)), [self.blocks[number].count for number in numbers])
+        counts = columns["count"]
+        bundles = self._interleaving.bundles(
+            np.concatenate([owners, owners]),
+            len(numbers),
+            np.concatenate([columns["index"], columns["data"]]),
+            np.concatenate([counts * INDEX_BYTES, counts * columns["taps"] * columns["with_data"]]),
+            write=False,
+        )
+        bus = np.maximum(counts * _queue_words(columns["taps"], columns["with_data"]), 1)
+        totals = np.bincount(owners, weights=bus, minlength=len(numbers)).astype(np.int64).tolist()
+        return {
+            number: LoadPart((bundle,) if bundle.requests else (), total, bundle.requests, bundle.bytes)
+            for number, bundle, total in zip(numbers, bundles, totals, strict=True)
+        }
+
+    def _single_kernels(self, at: int) -> LoadPart:
+        fields = self._fields("LOAD_KERNELS")
+        count, taps, with_data = fields["count"][at], fields["taps"][at], fields["with_data"][at]
         if not count:
-            return LoadPart((), 1)
-        index = Request(fields["index"][at], INDEX_BYTES * count)
-        if not fields["with_data"][at]:
-            return LoadPart((index,), count)
-        data = Request(fields["data"][at], taps * count)
-        return LoadPart((index, data), count * -(-taps // TAPS_PER_WORD))
+            return LoadPart((), 1, 0, 0)
+        asked = [Request(fields["index"][at], INDEX_BYTES * count)]
+        if with_data:
+            asked.append(Request(fields["data"][at], taps * count))
+        bus = count * (-(-taps // TAPS_PER_WORD) if with_data else 1)
+        return LoadPart(tuple(asked), bus, len(asked), sum(request.bytes for request in asked))
 
-    def _region(
-        self,
-        fields: dict[str, list[int]],
-        at: int,
-        base: str,
-        box: Box,
-        channels: int,
-        first: int = 0,
-        code_bytes: int = 1,
-        strides: tuple[str, str] = ("channel_words", "row_words"),
-    ) -> Region:
-        """The pixels of `box` of `channels` channels from `first` on."""
-        word = self.machine.lanes * code_bytes
-        plane, row = (fields[name][at] * word for name in strides)
-        address = fields[base][at] + first * plane + box.top * row + box.left * word
-        return Region(address, box.columns * word, box.rows, row, channels, plane)
+    def steps(self, number: int, group: int = 0) -> Iterator[Step]:
+        """The steps of a block of POST, LOSS or STATISTICS, or of a group's UPDATEs of a block."""
+        block = self.blocks[number]
+        if block.name == "UPDATE":
+            return iter(self._update.steps(number, group))
+        return self._post.steps(block.name, self._fields(block.name), block.place)
 
-    def steps(self, position: int) -> Iterator[Step]:
-        """The steps of a POST, LOSS, STATISTICS or UPDATE."""
-        name, at = self.names[position], self.place[position]
-        fields = self._fields[name]
-        if name == "POST":
-            return self._post(fields, at)
-        if name == "UPDATE":
-            return self._update(fields, at)
-        return self._loss(fields, at) if name == "LOSS" else self._statistics(fields, at)
+    def update_count(self, number: int, group: int) -> int:
+        """UPDATEs of a group in a block."""
+        return self._update.count(number, group)
 
-    def _post(self, fields: dict[str, list[int]], at: int) -> Iterator[Step]:
-        machine, limit = self.machine, self.assumptions.step_bytes
-        boxes = _boxes(fields, at, "out")
-        box, split = bounding_box(boxes), fields["channel_split"][at]
-        per_pe, total = fields["channels"][at], fields["total_channels"][at]
-        per_group = per_pe * (machine.pes_per_group if split else 1)
-        pe_area = box.area if split else max(item.area for item in boxes)
-        served = machine.groups // machine.post_processors
-        channel_reads, channel_writes = _channel_requests(fields, at, total)
-        reads, writes, drains, cycles, size = list(channel_reads), list[Request](), list[Drain](), 0, 0
-        for turn in range(served):
-            longest = 0
-            for group in range(turn, machine.groups, served):
-                first = group * per_group
-                count = min(per_group, total - first)
-                if count <= 0:
-                    continue
-                got, stored, words = self._group_traffic(fields, at, box, first, count)
-                reads += got
-                writes += stored
-                drains.append(Drain(group, min(count, per_pe) * pe_area))
-                longest = max(longest, count * box.area, words)
-                size += sum(item.bytes for item in stored)
-            cycles += longest
-            last = turn == served - 1
-            if last or size >= limit:
-                writes += channel_writes if last else ()
-                yield Step(tuple(reads), cycles, tuple(writes), tuple(drains))
-                reads, writes, drains, cycles, size = [], [], [], 0, 0
-
-    def _group_traffic(
-        self, fields: dict[str, list[int]], at: int, box: Box, first: int, count: int
-    ) -> tuple[list[Request], list[Request], int]:
-        """Reads and writes of POST for `count` channels of a group from `first` on, and the words written."""
-        limit = self.assumptions.request_bytes * self.machine.memory.channels
-        pool = fields["pool_rows"][at], fields["pool_columns"][at]
-        pooled = pool != (1, 1)
-        reads, writes = list[Request](), list[Request]()
-        if fields["mode"][at] == 0:
-            target, code = box.over(*pool), 2 if fields["out_bits"][at] > 8 else 1
-            if fields["with_argmax"][at]:
-                writes += requests(self._region(fields, at, "argmax", target, count, first), limit, write=True)
-            words = target.area * count * (code + pooled)
-        else:
-            target, code = box.times(*pool), 1
-            planes = ("mask_channel_words", "mask_row_words")
-            for base, wanted in (("mask", fields["rectify"][at] & 1), ("argmax", pooled)):
-                if wanted:
-                    reads += requests(self._region(fields, at, base, box, count, first, strides=planes), limit)
-            words = target.area * count
-        writes += requests(self._region(fields, at, "target", target, count, first, code), limit, write=True)
-        return reads, writes, words
-
-    def _loss(self, fields: dict[str, list[int]], at: int) -> Iterator[Step]:
-        lanes, classes = self.machine.lanes, fields["classes"][at]
-        code = 2 if fields["logit_bits"][at] > 8 else 1
-        reads = [
-            Request(fields["logits"][at], classes * lanes * code),
-            Request(fields["labels"][at], lanes * LABEL_BYTES),
-            Request(fields["element"][at], classes * WORD_BYTES),
-        ]
-        writes = [Request(fields["target"][at], classes * lanes, write=True)]
-        if fields["with_bias"][at]:
-            sums = Request(fields["bias_gradient"][at], classes * WORD_BYTES)
-            reads.append(sums)
-            writes.append(sums._replace(write=True))
-        cycles = self.machine.latencies.loss_per_class * classes * fields["images"][at]
-        yield Step(tuple(reads), cycles, tuple(writes))
-
-    def _statistics(self, fields: dict[str, list[int]], at: int) -> Iterator[Step]:
-        count = fields["count"][at]
-        yield Step((), count, (Request(fields["target"][at], count * REGISTER_BYTES, write=True),))
-
-    def _update(self, fields: dict[str, list[int]], at: int) -> Iterator[Step]:
-        left, done, most = fields["count"][at], 0, self.assumptions.step_parameters
-        wide, momentum = fields["stored_bytes"][at], fields["momentum_bytes"][at]
-        stored, momenta = fields["stored"][at], fields["momentum"][at]
-        taps, from_memory = max(fields["taps"][at], 1), fields["from_memory"][at]
-        most = max(most // taps, 1) * taps
-        while left:
-            count = min(left, most)
-            state = [Request(stored + wide * done, wide * count), Request(momenta + momentum * done, momentum * count)]
-            reads = [*state, Request(fields["element"][at] + WORD_BYTES * (done // taps), WORD_BYTES * -(-count // taps))]
-            writes = [item._replace(write=True) for item in state]
-            if from_memory:
-                gradients = Request(fields["gradient_source"][at] + WORD_BYTES * done, WORD_BYTES * count)
-                reads.append(gradients)
-                writes.append(gradients._replace(write=True))
-            if fields["operands"][at]:
-                writes.append(Request(fields["operand"][at] + done, count, write=True))
-            yield Step(tuple(reads), count, tuple(writes))
-            left, done = left - count, done + count
+    @cached_property
+    def _update(self) -> UpdateWork:
+        blocks = {number: block.count for number, block in enumerate(self.blocks) if block.name == "UPDATE"}
+        columns = self._columns.get("UPDATE", {})
+        return UpdateWork(blocks, columns, self._interleaving, self.machine.groups, self.assumptions, self._join)
 
 
-def _channel_requests(fields: dict[str, list[int]], at: int, total: int) -> tuple[list[Request], list[Request]]:
-    """What POST reads and writes once for each channel: biases, or random elements and sums of errors."""
-    if fields["mode"][at] == 0:
-        return ([Request(fields["bias"][at], WORD_BYTES * total)] if fields["with_bias"][at] else []), []
-    reads, writes = [Request(fields["element"][at], WORD_BYTES * total)], []
-    if fields["with_bias"][at]:
-        sums = Request(fields["bias_gradient"][at], WORD_BYTES * total)
-        reads.append(sums)
-        writes.append(sums._replace(write=True))
-    return reads, writes
+def _queue_words(taps: NDArray[np.int64], with_data: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.where(with_data == 1, -(-taps // TAPS_PER_WORD), 1)
 
 
-def _boxes(fields: dict[str, list[int]], at: int, prefix: str) -> list[Box]:
-    return [
-        Box(*(fields[f"{prefix}{pe}_{side}"][at] for side in ("top", "bottom", "left", "right")))
-        for pe in range(MAX_PES_PER_GROUP)
-    ]
-
-
-def _rows(program: Program) -> tuple[tuple[Row, ...], list[int]]:
+def _rows(program: Program) -> tuple[tuple[Row, ...], NDArray[np.int64]]:
     """The rows of a program, and the row of each instruction.
 
-    Instructions of no layer (the step table, the statistics, HALT) join the row of the COMPUTE after them, or before.
+    Instructions of no layer (the step table, the statistics, HALT) join the row before them, or the first one.
     """
     layers = [layer.name for layer in program.network.mac_layers]
-    found = {label for label in set(program.labels) if PHASE_OF.get(label.phase) == label.phase}
+    labels = set(program.labels)
+    found = {label for label in labels if PHASE_OF.get(label.phase) == label.phase}
     rows = tuple(Row(layer, phase) for phase in ("ff", "ng", "wg") for layer in layers if (layer, phase) in found)
     number = {row: index for index, row in enumerate(rows)}
-    of: list[int] = []
-    current = number[Row(layers[0], "ff")]
-    for label in program.labels:
-        if label.phase in PHASE_OF:
-            phase = PHASE_OF[label.phase]
-            # A network of one layer has a loss but no NG: its loss counts with its WG.
-            current = number.get(Row(label.layer, phase), number.get(Row(label.layer, "wg"), current))
-        of.append(current)
-    return rows, of
-
-
-#: Numbers of the units in `Work.waits`.
-WAIT_UNITS = (Unit.LOAD, Unit.COMPUTE, Unit.POST, Unit.UPDATE)
-assert set(WAIT_UNITS) == {kind.unit for kind in BY_NAME.values()} - {Unit.CONTROL}
+    row_of = {}
+    for label in labels:
+        phase = PHASE_OF.get(label.phase)
+        # A network of one layer has a loss but no NG: its loss counts with its WG.
+        beside = number.get(Row(label.layer, "wg"), -1)
+        row_of[label] = -1 if phase is None else number.get(Row(label.layer, phase), beside)
+    of = np.array([row_of[label] for label in program.labels], np.int64)
+    known = np.where(of >= 0, np.arange(len(of)), -1)
+    before = np.maximum.accumulate(known)
+    return rows, np.where(before >= 0, of[np.maximum(before, 0)], 0)

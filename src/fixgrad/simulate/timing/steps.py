@@ -1,0 +1,21 @@
+"""The steps in which POST and UPDATE work: read, compute, write."""
+
+from typing import NamedTuple
+
+from fixgrad.simulate.timing.traffic import Bundle, Request
+
+
+class Drain(NamedTuple):
+    """Words that POST takes from each PE of a group in a step."""
+
+    group: int
+    words: int
+
+
+class Step(NamedTuple):
+    """One step: what it reads, cycles of work, what it writes, and what it takes from lane memories."""
+
+    reads: tuple[Request | Bundle, ...]
+    cycles: int
+    writes: tuple[Request | Bundle, ...]
+    drains: tuple[Drain, ...] = ()
