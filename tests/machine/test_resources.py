@@ -9,7 +9,8 @@ import pytest
 from fixgrad.errors import UsageError
 from fixgrad.machine import preset
 from fixgrad.machine.files import changed
-from fixgrad.machine.resources import Resources, multiplier_slices, resources_of
+from fixgrad.machine.resource_estimate import multiplier_slices
+from fixgrad.machine.resources import Resources, resources_of
 
 KCU1500 = resources_of(preset("kcu1500"))
 
