@@ -5,7 +5,8 @@ UPDATE and memory; and before and behind that a fill and a tail. Everything is w
 
 Imbalance: groups run at their own pace within the ring of chunks. The kernels that a group has before it after part of a tile
 stray from the mean like a random bridge (the whole tile is balanced), by sigma = sqrt(kernels (1 - density)) / 2 half way, and
-the extremes of `queues` groups lie `SPREAD` sigmas apart. What exceeds the ring is waited for.
+the extremes of some groups lie `_range` sigmas apart. What exceeds the ring is waited for. The PEs of a group keep step:
+in a channel split every COMPUTE takes as long as the fullest of their queues, `_highest` sigmas above the mean.
 """
 
 from dataclasses import dataclass
@@ -22,10 +23,10 @@ from fixgrad.machine import Machine
 from fixgrad.machine.instructions import INSTRUCTION_BYTES
 
 Values = NDArray[np.float64]
-#: Mean distance of the extremes of 8 normal values, in standard deviations (Tippett 1925).
-SPREAD = 2.85
 #: Kernels by which the groups of a tile differ even when they are balanced.
-RESIDUE = 0.5
+RESIDUE = 0.2
+#: Largest distance of the extremes on the way, in terms of that half way.
+WANDER = 1.5
 #: Bytes of bus time that an instruction's transfers lose at their ends: partial bursts and rows opened for them.
 ROUNDING_BYTES = 256
 #: Cycles of LOAD for an instruction however short: requests in flight over memory's latency.
@@ -110,11 +111,12 @@ class Job:
 
 
 class Grid(NamedTuple):
-    """Tilings that differ in channels, chunk and whether inputs stay; arrays that broadcast together."""
+    """Tilings that differ in channels, chunk, whether inputs stay, and height of CSB blocks; arrays that broadcast together."""
 
     channels: NDArray[np.int64]
     chunk: NDArray[np.int64]
     resident: NDArray[np.bool_]
+    block: NDArray[np.int64]
 
 
 class Cost(NamedTuple):
@@ -124,15 +126,15 @@ class Cost(NamedTuple):
     bytes: Values
 
 
-def map_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid: Grid, block: int) -> Cost:
-    """FF and NG: cost of a split into rectangles for every tiling of `grid`, with CSB blocks of `block` rows."""
+def map_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid: Grid) -> Cost:
+    """FF and NG: cost of a split into rectangles for every tiling of `grid`."""
     machine, shape = job.machine, _Shape(job, split, rows, columns, grid)
     pixels = rows.pixels * columns.pixels
     held = rows.held * columns.held
     places = _places(machine, grid, held, shape.chunk_kernels * job.words + END_WORDS)
     loads = np.where(grid.resident, 1, shape.channel_tiles)
     words = loads * job.micro_batches * rows.reads * columns.reads * job.inputs
-    runs = grid.channels / block if job.phase == "ff" else grid.chunk / block
+    runs = (grid.channels if job.phase == "ff" else grid.chunk) / grid.block
     instructions = shape.computes * (2 + shape.queues * np.maximum(runs, 1))
     entries = job.micro_batches * shape.tiles * job.kernels
     load = words / machine.load_words + entries * job.words + LOAD_CYCLES * instructions
@@ -147,12 +149,12 @@ def map_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid: Grid
     busy = _busy(compute, load, post, moved / job.bytes_per_cycle)
     serial = np.where(places < 2, np.minimum(load, compute), 0)
     fits = (pixels * grid.channels <= machine.half_lane_words) & (places >= 1) & _stays(job, grid, held)
-    fits &= (grid.channels % block == 0) if job.phase == "ff" else (grid.chunk % block == 0) | (grid.chunk >= job.inputs)
+    fits = fits & _whole_blocks(job, grid)
     fill = LATENCY + load / np.maximum(shape.computes, 1)
     return _cost(fits, busy + serial + fill + last, moved)
 
 
-def gradient_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid: Grid, block: int) -> Cost:
+def gradient_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid: Grid) -> Cost:
     """WG and UPDATE: likewise."""
     machine, shape = job.machine, _Shape(job, split, rows, columns, grid)
     taps, pixels, held = job.stage.taps, rows.pixels * columns.pixels, rows.held * columns.held
@@ -166,7 +168,7 @@ def gradient_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid:
     inputs = np.where(grid.resident, 1, shape.channel_tiles) * job.micro_batches * rows.reads * columns.reads * job.inputs
     computes = np.maximum(shape.computes, shape.channel_tiles * column_tiles * shape.tiles * job.micro_batches)
     entries = job.micro_batches * shape.tiles * job.kernels
-    runs = np.maximum(grid.channels / block, 1)
+    runs = np.maximum(grid.channels / grid.block, 1)
     loads = computes * (2 + shape.queues * runs)
     load = (errors + inputs) / machine.load_words + entries + LOAD_CYCLES * loads
     updates = shape.channel_tiles * column_tiles * shape.queues * runs
@@ -179,7 +181,7 @@ def gradient_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid:
     whole = pixels * grid.channels > machine.half_lane_words
     serial = np.where(places < 2, np.minimum(load, compute), 0) + np.where(whole, errors / machine.load_words, 0)
     fits = (pixels * grid.channels <= machine.lane_words) & (places >= 1) & (grid.channels * taps <= machine.half_gradient_words)
-    fits &= (grid.channels % block == 0) & _stays(job, grid, held) & (single | ~grid.resident)
+    fits = fits & _whole_blocks(job, grid) & _stays(job, grid, held) & (single | ~grid.resident)
     return _cost(fits, busy + serial + LATENCY, moved)
 
 
@@ -194,6 +196,13 @@ def _cost(fits: NDArray[np.bool_], cycles: Values, moved: Values) -> Cost:
     return Cost(*np.broadcast_arrays(np.where(fits, cycles, np.inf), moved))
 
 
+def _whole_blocks(job: Job, grid: Grid) -> NDArray[np.bool_]:
+    """Whether whole CSB blocks make up what is cut along rows: the outputs of FF and WG, the inputs of NG."""
+    if job.phase == "ng":
+        return (grid.chunk % grid.block == 0) | (grid.chunk >= job.inputs)
+    return grid.channels % grid.block == 0
+
+
 def _stays(job: Job, grid: Grid, held: int) -> NDArray[np.bool_]:
     """Whether inputs that are to stay find room."""
     return ~grid.resident | (job.inputs * held <= job.machine.input_words)
@@ -206,6 +215,7 @@ class _Shape:
         machine = job.machine
         self.queues = machine.groups * split.channels
         self.pes_per_queue = machine.pes_per_group // split.channels
+        self.pes_apart = split.channels
         self.tiles = rows.tiles * columns.tiles
         self.channel_tiles = -(-job.outputs // (self.queues * grid.channels))
         self.passes = self.channel_tiles * self.tiles * job.micro_batches
@@ -224,10 +234,23 @@ class _Shape:
         """Cycles in which the slowest group is waited for although the ring lets the others run ahead."""
         job, density = self._job, self._job.density
         kernels = self._grid.channels * job.inputs * density
-        spread = SPREAD * np.sqrt(kernels * (1 - density)) / 2
+        spread = WANDER * _range(job.machine.groups) * np.sqrt(kernels * self.pes_apart * (1 - density)) / 2
         slack = np.maximum(places - 1, 0) * self._grid.channels * np.minimum(self._grid.chunk, job.inputs) * density
         excess: Values = self.passes * np.maximum(spread - slack, 0) * self._pass_taps
+        if self.pes_apart > 1:
+            sigma = np.sqrt(self.chunk_kernels * (1 - density))
+            excess = excess + self.computes * _highest(self.pes_apart) * sigma * self._pass_taps
         return excess
+
+
+def _highest(count: int) -> float:
+    """Mean of the largest of 1 to 64 normal values, in standard deviations (Tippett 1925; within .03)."""
+    return float(np.interp(np.log2(count), range(7), (0, 0.564, 1.029, 1.424, 1.766, 2.070, 2.343)))
+
+
+def _range(count: int) -> float:
+    """Mean distance of the extremes of normal values, in standard deviations."""
+    return 2 * _highest(count)
 
 
 def _places(machine: Machine, grid: Grid, held: int, entries: Any) -> Values:

@@ -100,22 +100,29 @@ class KernelMatrix:
         return np.diff(self._column_sums[:, edges], axis=1).T
 
 
-def alive_in_memory(stage: Stage, mask: NDArray[np.bool_] | None, row_order: Ints, channel_order: Ints) -> NDArray[np.bool_]:
-    """The live kernels [rows, columns] in memory order.
+def alive_kernels(stage: Stage, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """The live kernels [rows, columns] in logical order; columns of a linear layer go pixel by pixel, channel by channel.
 
     Args:
         mask: bool [out, in per convolution group], or None for all.
-        row_order, channel_order: the channel that each place in memory holds, of the target and of the source.
     """
     if mask is None:
         mask = np.ones(stage.layer.weight_shape[:2], np.bool_)
     if stage.source_pixels > 1:
-        by_pixel = mask.reshape(len(mask), stage.source.channels, stage.source_pixels)[row_order][:, channel_order]
-        return by_pixel.transpose(0, 2, 1).reshape(stage.matrix_shape)
+        by_channel = mask.reshape(len(mask), stage.source.channels, stage.source_pixels)
+        return by_channel.transpose(0, 2, 1).reshape(stage.matrix_shape)
     groups = stage.layer.geometry.groups if isinstance(stage.layer, Conv2d) else 1
-    if groups > 1:
-        mask = _block_diagonal(mask, groups)
-    return mask[np.ix_(row_order, channel_order)]
+    return _block_diagonal(mask, groups) if groups > 1 else mask
+
+
+def in_memory(stage: Stage, alive: NDArray[np.bool_], row_order: Ints, channel_order: Ints) -> NDArray[np.bool_]:
+    """`alive_kernels` in memory order.
+
+    Args:
+        row_order, channel_order: the channel that each place in memory holds, of the target and of the source.
+    """
+    by_pixel = alive[row_order].reshape(len(alive), stage.source_pixels, stage.source.channels)
+    return by_pixel[:, :, channel_order].reshape(alive.shape)
 
 
 def _block_diagonal(mask: NDArray[np.bool_], groups: int) -> NDArray[np.bool_]:

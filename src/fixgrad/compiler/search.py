@@ -8,7 +8,6 @@ phase is reported with it.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -16,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.compiler.axis_cuts import AxisCut, axis_cuts
-from fixgrad.compiler.cost import Cost, Grid, Job, gradient_cost, map_cost
-from fixgrad.compiler.geometry import Axis
+from fixgrad.compiler.cost import Grid, Job, gradient_cost, map_cost
 from fixgrad.compiler.tiling import LayerTiling, Split, Tiling
 from fixgrad.machine import Machine
 
-_UNIT = Axis(1, 1)
+_NEVER = np.array([False])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,44 +80,44 @@ def branches(job: Job) -> list[Branch]:
     return sorted(found, key=lambda branch: (branch.bound, branch.rows.tiles * branch.columns.tiles))
 
 
-@lru_cache(maxsize=512)
-def best_tiling(job: Job, block: int) -> Choice | None:
-    """The best tiling of a phase with CSB blocks of `block` rows; None if none fits."""
-    best: Choice | None = None
+def best_tilings(job: Job, blocks: tuple[int, ...]) -> dict[int, Choice]:
+    """The best tiling of a phase for each height of CSB blocks for which one fits."""
+    best: dict[int, Choice] = {}
     found, visited = branches(job), 0
     for branch in found:
-        if best is not None and branch.bound >= best.cycles:
+        if len(best) == len(blocks) and branch.bound >= max(choice.cycles for choice in best.values()):
             break
         visited += 1
-        choice = _best_of(job, branch, block, best.cycles if best else np.inf)
-        best = choice or best
-    return replace(best, branches=len(found), visited=visited) if best else None
+        for block, choice in _best_of(job, branch, blocks).items():
+            if block not in best or choice.cycles < best[block].cycles:
+                best[block] = choice
+    return {block: replace(choice, branches=len(found), visited=visited) for block, choice in best.items()}
 
 
-def _best_of(job: Job, branch: Branch, block: int, incumbent: float) -> Choice | None:
-    """The best tiling of a branch, if it beats `incumbent`."""
-    channels, chunks, resident = _channels(job, branch, block), _chunks(job, branch, block), np.array([True, False])
+def _best_of(job: Job, branch: Branch, blocks: tuple[int, ...]) -> dict[int, Choice]:
+    """The best tiling of a branch for each height of CSB blocks."""
+    channels, chunks = _channels(job, branch, blocks), _chunks(job, branch)
     if not len(channels) or not len(chunks):
-        return None
-    grid = Grid(channels[:, None, None], chunks[None, :, None], resident[None, None, :])
+        return {}
+    stays = np.array([True, False]) if job.inputs * branch.rows.held * branch.columns.held <= job.machine.input_words else _NEVER
+    axes = np.meshgrid(channels, chunks, stays, blocks, indexing="ij", sparse=True)
     evaluate = gradient_cost if job.phase == "wg" else map_cost
-    cost: Cost = evaluate(job, branch.split, branch.rows, branch.columns, grid, block)
-    place = np.unravel_index(int(np.argmin(cost.cycles)), cost.cycles.shape)
-    cycles = float(cost.cycles[place])
-    if cycles >= incumbent:
-        return None
-    tiling = Tiling(
-        split=branch.split,
-        rows=branch.rows.extent,
-        columns=branch.columns.extent,
-        channels=int(channels[place[0]]),
-        chunk=int(chunks[place[1]]),
-        resident=bool(resident[place[2]]),
-    )
-    return Choice(tiling, cycles, float(cost.bytes[place]), job.lower_bound, 0, 0)
+    cost = evaluate(job, branch.split, branch.rows, branch.columns, Grid(*axes))
+    flat = cost.cycles.reshape(-1, len(blocks))
+    places = flat.argmin(axis=0)
+    choices = {}
+    for number, (block, place) in enumerate(zip(blocks, places.tolist(), strict=True)):
+        if np.isfinite(flat[place, number]):
+            n, chunk, stay = np.unravel_index(place, cost.cycles.shape[:3])
+            moved = float(cost.bytes[n, chunk, stay, number])
+            tiling = Tiling(
+                branch.split, branch.rows.extent, branch.columns.extent, int(channels[n]), int(chunks[chunk]), bool(stays[stay])
+            )
+            choices[block] = Choice(tiling, float(flat[place, number]), moved, job.lower_bound, 0, 0)
+    return choices
 
 
-def _channels(job: Job, branch: Branch, block: int) -> NDArray[np.int64]:
+def _channels(job: Job, branch: Branch, blocks: tuple[int, ...]) -> NDArray[np.int64]:
     """Channels of a queue: for every number of tiles the least that does, in whole CSB blocks where rows are outputs."""
     machine = job.machine
     pixels = branch.rows.pixels * branch.columns.pixels
@@ -127,19 +125,18 @@ def _channels(job: Job, branch: Branch, block: int) -> NDArray[np.int64]:
     most = min(words // max(pixels, 1), machine.kernel_words // job.words)
     if job.phase == "wg":
         most = min(most, machine.half_gradient_words // job.stage.taps)
-    unit = block if job.phase != "ng" else 1
     each = -(-job.outputs // (machine.groups * branch.split.channels))
-    found = {-(-(-(-each // tiles)) // unit) * unit for tiles in range(1, each + 1)}
+    least = {-(-each // tiles) for tiles in range(1, each + 1)}
+    units = (1,) if job.phase == "ng" else blocks
+    found = {-(-item // unit) * unit for item in least for unit in units}
     return np.array(sorted(item for item in found if item <= most), np.int64)
 
 
-def _chunks(job: Job, branch: Branch, block: int) -> NDArray[np.int64]:
-    """Channels that a COMPUTE reads: in whole CSB blocks where rows are inputs."""
+def _chunks(job: Job, branch: Branch) -> NDArray[np.int64]:
+    """Channels that a COMPUTE reads."""
     held = branch.rows.held * branch.columns.held
     most = min(job.inputs, job.machine.input_words // max(held, 1))
-    unit = block if job.phase == "ng" else 1
-    found = {-(-item // unit) * unit for item in _steps(job.inputs)}
-    return np.array(sorted(item for item in found if item <= max(most // unit * unit, min(most, unit))), np.int64)
+    return np.array([item for item in _steps(job.inputs) if item <= most], np.int64)
 
 
 def _steps(most: int) -> list[int]:
@@ -148,9 +145,9 @@ def _steps(most: int) -> list[int]:
     return sorted({size for size in sizes if size < most} | {most})
 
 
-def block_sizes(rows: int) -> list[int]:
+def block_sizes(rows: int) -> tuple[int, ...]:
     """Heights of CSB blocks to try."""
-    return [size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size < 2 * rows]
+    return tuple(size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size < 2 * rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,17 +160,12 @@ class LayerChoice:
 
 def best_layer(jobs: dict[str, Job], rows: int) -> LayerChoice | None:
     """The height of CSB blocks, which all phases of a layer share, with the least sum of cycles; None if none fits."""
-    best: tuple[float, int, dict[str, Choice]] | None = None
-    for block in block_sizes(rows):
-        found = {phase: best_tiling(job, block) for phase, job in jobs.items()}
-        choices = {phase: choice for phase, choice in found.items() if choice is not None}
-        if len(choices) < len(jobs):
-            continue
-        cycles = sum(choice.cycles for choice in choices.values())
-        if best is None or cycles < best[0]:
-            best = cycles, block, choices
-    if best is None:
+    blocks = block_sizes(rows)
+    found = {phase: best_tilings(job, blocks) for phase, job in jobs.items()}
+    fitting = [block for block in blocks if all(block in choices for choices in found.values())]
+    if not fitting:
         return None
-    _, block, choices = best
-    tilings = {phase: choice.tiling for phase, choice in choices.items()}
-    return LayerChoice(LayerTiling(block, tilings["ff"], tilings.get("ng"), tilings.get("wg")), choices)
+    block = min(fitting, key=lambda size: sum(choices[size].cycles for choices in found.values()))
+    phases = {phase: choices[block] for phase, choices in found.items()}
+    tilings = {phase: choice.tiling for phase, choice in phases.items()}
+    return LayerChoice(LayerTiling(block, tilings["ff"], tilings.get("ng"), tilings.get("wg")), phases)

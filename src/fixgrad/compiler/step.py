@@ -10,10 +10,11 @@ from fixgrad.compiler.context import Context
 from fixgrad.compiler.image import MemoryLayout
 from fixgrad.compiler.layout import lay_out, with_program
 from fixgrad.compiler.lower import lower_step
-from fixgrad.compiler.matrix import KernelMatrix, alive_in_memory
+from fixgrad.compiler.matrix import KernelMatrix, alive_kernels, in_memory
+from fixgrad.compiler.ordering import channel_orders
 from fixgrad.compiler.planning import plan
 from fixgrad.compiler.program import Program
-from fixgrad.compiler.stages import Stage, stages
+from fixgrad.compiler.stages import stages
 from fixgrad.compiler.tiling import LayerTiling
 from fixgrad.errors import UsageError
 from fixgrad.machine import Machine
@@ -53,15 +54,15 @@ def compile_step(
     recipe, trains = recipe or Recipe(), mode == "train"
     alive = checked_masks(network, masks or {})
     found = stages(network)
-    orders = _orders(found)
-    dense = [
-        alive_in_memory(stage, alive.get(f"{stage.name}.weight"), orders[stage.target.name], orders[stage.source.name])
-        for stage in found
-    ]
-    live = [int(np.count_nonzero(mask)) for mask in dense]
+    logical = [alive_kernels(stage, alive.get(f"{stage.name}.weight")) for stage in found]
+    live = [int(np.count_nonzero(mask)) for mask in logical]
     choices = plan(found, live, machine, batch, recipe, trains=trains, count_padding=count_padding)
     tilings = [choice.tiling for choice in choices]
-    matrices = [KernelMatrix(mask, tiling.block_rows) for mask, tiling in zip(dense, tilings, strict=True)]
+    orders = channel_orders(found, logical, tilings, machine)
+    matrices = [
+        KernelMatrix(in_memory(stage, mask, orders[stage.target.name], orders[stage.source.name]), tiling.block_rows)
+        for stage, mask, tiling in zip(found, logical, tilings, strict=True)
+    ]
     layout = lay_out(found, matrices, orders, machine, batch, recipe, trains)
     context = Context(machine, batch, found, matrices, layout, count_padding, trains)
     lower_step(context, tilings, recipe)
@@ -116,9 +117,4 @@ def checked_masks(network: Network, masks: Masks) -> dict[str, NDArray[np.bool_]
         if not mask.all():
             alive[name] = mask.copy()
     return alive
-
-
-def _orders(found: tuple[Stage, ...]) -> dict[str, NDArray[np.int64]]:
-    maps = [found[0].source, *(stage.target for stage in found)]
-    return {item.name: np.arange(item.channels) for item in maps}
 

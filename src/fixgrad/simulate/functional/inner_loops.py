@@ -24,10 +24,10 @@ def accumulate(lanes: int) -> Callable[..., int]:
     """
     count = np.uintp(lanes)
 
-    @nb.njit(parallel=True, **_OPTIONS)  # type: ignore[untyped-decorator]
+    @nb.njit(**_OPTIONS)  # type: ignore[untyped-decorator]
     def run(memory, bases, pes, first, last, out, source, weights, inputs, input_words, pixels, starts, taps, places):  # type: ignore[no-untyped-def]
         wrapped = 0
-        for job in nb.prange(len(first)):
+        for job in range(len(first)):
             pe = pes[job]
             register = np.zeros(lanes, np.int32)
             sign = np.zeros(lanes, np.int32)
@@ -73,10 +73,10 @@ def correlate(lanes: int) -> Callable[..., int]:
     """WG for `lanes` lanes; returns 1 if a gradient wrapped. Arguments as for `accumulate`, with the gradient memories."""
     count = np.uintp(lanes)
 
-    @nb.njit(parallel=True, **_OPTIONS)  # type: ignore[untyped-decorator]
+    @nb.njit(**_OPTIONS)  # type: ignore[untyped-decorator]
     def run(gradients, gradient_bases, memory, bases, pes, first, last, out, source, inputs, input_words, starts, pixels, places):  # type: ignore[no-untyped-def]
         wrapped = 0
-        for job in nb.prange(len(first)):
+        for job in range(len(first)):
             pe = pes[job]
             register = np.zeros(lanes, np.int32)
             taps = starts.shape[1] - 1
@@ -87,13 +87,21 @@ def correlate(lanes: int) -> Callable[..., int]:
                 for tap in range(taps):
                     for lane in range(count):
                         register[lane] = 0
-                    for pair in range(starts[pe, tap], starts[pe, tap + 1]):
-                        e, a = y + uintp(pixels[pe, pair] * lanes), x + uintp(places[pe, pair] * lanes)
+                    pair, end = starts[pe, tap], starts[pe, tap + 1]
+                    while pair + 1 < end:
+                        e0, e1 = y + uintp(pixels[pe, pair] * lanes), y + uintp(pixels[pe, pair + 1] * lanes)
+                        x0, x1 = x + uintp(places[pe, pair] * lanes), x + uintp(places[pe, pair + 1] * lanes)
                         for lane in range(count):
-                            register[lane] += memory[e + lane] * np.int32(inputs[a + lane])
-                    total = np.int64(gradients[place + tap])
-                    for lane in range(lanes):
+                            register[lane] += memory[e0 + lane] * inputs[x0 + lane] + memory[e1 + lane] * inputs[x1 + lane]
+                        pair += 2
+                    if pair < end:
+                        e0, x0 = y + uintp(pixels[pe, pair] * lanes), x + uintp(places[pe, pair] * lanes)
+                        for lane in range(count):
+                            register[lane] += memory[e0 + lane] * inputs[x0 + lane]
+                    total = np.int64(0)
+                    for lane in range(count):
                         total += register[lane]
+                    total += gradients[place + tap]
                     gradients[place + tap] = np.int32(total)
                     wrapped += np.int64(np.int32(total)) != total
         return int(wrapped > 0)
