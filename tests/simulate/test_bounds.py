@@ -10,6 +10,7 @@ from fixgrad.errors import UsageError
 from fixgrad.machine import preset, talk
 from fixgrad.network import Conv2d, Flatten, Linear, MaxPool2d, Network, Recipe
 from fixgrad.network.models import model
+from fixgrad.numbers import permutation, stream_key
 from fixgrad.numbers.convolution import ConvGeometry
 from fixgrad.simulate.bounds import Bound, Phase, kernel_macs, memory_rate, random_masks, step_cost
 from fixgrad.sparse import TALK_DENSITIES, Mask
@@ -183,3 +184,12 @@ def test_a_layer_without_a_density_or_a_row_is_named() -> None:
         random_masks(VGG11, {"conv1": 0.5})
     with pytest.raises(UsageError, match=r"vgg11 has no ng of 'conv1': layers are conv1, conv2"):
         step_cost(VGG11, None, KCU1500).row("conv1", "ng")
+
+
+def test_random_masks_keep_the_lowest_hashes_of_their_stream() -> None:
+    layer = VGG11.layer("conv2")
+    assert isinstance(layer, Conv2d)
+    size = layer.filters * layer.in_channels
+    order = permutation(size, stream_key(7, 0, "mask/conv2"))
+    mask = random_masks(VGG11, dict.fromkeys(TALK_MASKS, 0.3), seed=7)["conv2"]
+    assert set(np.flatnonzero(mask)) == set(order[: round(0.3 * size)])

@@ -19,7 +19,7 @@ from fixgrad.machine.parameters import Machine
 from fixgrad.network import Conv2d, Linear, MacLayer, Network, Recipe
 from fixgrad.network.layers import Shape
 from fixgrad.network.step_table import needs_input_error
-from fixgrad.numbers import permutation, stream_key
+from fixgrad.numbers import StreamKey, hash32, stream_key
 from fixgrad.simulate.dram.address import AddressMap
 from fixgrad.simulate.dram.closed_form import ClosedForm
 from fixgrad.simulate.dram.standard import load_standard
@@ -33,6 +33,8 @@ BoolArray = NDArray[np.bool_]
 Alive = BoolArray | Mask | float
 #: Length of the sequential transfer at which the memory's efficiency is taken.
 STREAM_BYTES = 1 << 22
+#: Elements that are hashed at a time: their arrays stay in the cache.
+HASH_PART = 1 << 16
 
 
 class Phase(StrEnum):
@@ -324,8 +326,17 @@ def _random_mask(layer: MacLayer, densities: Mapping[str, float], seed: int) -> 
     if layer.name not in densities:
         raise UsageError(f"layer {layer.name} has no density: it has {', '.join(densities) or 'none at all'}")
     shape = layer.weight_shape[:2]
-    size = shape[0] * shape[1]
-    mask = np.zeros(size, np.bool_)
-    order = permutation(size, stream_key(seed, 0, f"mask/{layer.name}"))
-    mask[order[: keep_count(check_density(densities[layer.name], layer.name), size)]] = True
+    keep = keep_count(check_density(densities[layer.name], layer.name), shape[0] * shape[1])
+    hashes = _hashes(shape[0] * shape[1], stream_key(seed, 0, f"mask/{layer.name}"))
+    # The hash is a bijection: no two elements share one, so exactly `keep` are at most the limit.
+    mask: BoolArray = hashes <= np.partition(hashes, keep - 1)[keep - 1]
     return mask.reshape(shape)
+
+
+def _hashes(count: int, key: StreamKey) -> NDArray[np.uint32]:
+    """The hash of each index below `count`, part by part: a layer may have 10**8 elements."""
+    found = np.empty(count, np.uint32)
+    for first in range(0, count, HASH_PART):
+        last = min(first + HASH_PART, count)
+        found[first:last] = hash32(np.arange(first, last), key)
+    return found
