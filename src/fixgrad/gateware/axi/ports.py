@@ -46,8 +46,9 @@ def _leaves(component: wiring.Component) -> Iterator[_Leaf]:
     for path, member, value in component.signature.flatten(component):
         is_input = member.flow is Flow.In
         if isinstance(value, data.View) and isinstance(value.shape(), data.StructLayout):
+            prefix = path[:-1] if path[-1] == "payload" else path
             for name, _ in value.shape():
-                yield _Leaf(port_name((*path[:-1], name)), Value.cast(value[name]), is_input)
+                yield _Leaf(port_name((*prefix, name)), Value.cast(value[name]), is_input)
         else:
             yield _Leaf(port_name(path), Value.cast(value), is_input)
 

