@@ -40,12 +40,15 @@ def test_registers_follow_one_another_and_fit_the_address_space() -> None:
 
 def test_what_a_host_needs_stays_at_its_place() -> None:
     names = "MAGIC VERSION IDENTITY_LOW IDENTITY_HIGH CONTROL STATUS PROGRAM_LOW PROGRAM_HIGH PROGRAM_LENGTH ERROR"
-    names += " ERROR_INSTRUCTION INTERRUPT_ENABLE INTERRUPT_STATUS"
-    assert [register(name).offset for name in names.split()] == list(range(0, 0x34, 4))
+    names += " ERROR_INSTRUCTION INTERRUPT_ENABLE INTERRUPT_STATUS EXPECTED_IDENTITY_LOW EXPECTED_IDENTITY_HIGH"
+    names += " MEMORY_BASE_LOW MEMORY_BASE_HIGH MEMORY_LIMIT_LOW MEMORY_LIMIT_HIGH TIMEOUT ERROR_ADDRESS_LOW ERROR_ADDRESS_HIGH"
+    assert [register(name).offset for name in names.split()] == list(range(0, 0x58, 4))
     assert register("CONTROL").access is Access.PULSE
     assert register("INTERRUPT_STATUS").access is Access.WRITE_ONE_TO_CLEAR
     writable = {each.name for each in REGISTERS if each.access is Access.READ_WRITE}
-    assert writable == {"PROGRAM_LOW", "PROGRAM_HIGH", "PROGRAM_LENGTH", "INTERRUPT_ENABLE"}
+    wide = ("EXPECTED_IDENTITY", "MEMORY_BASE", "MEMORY_LIMIT", "PROGRAM")
+    pairs = {f"{name}_{half}" for name in wide for half in ("LOW", "HIGH")}
+    assert writable == pairs | {"PROGRAM_LENGTH", "INTERRUPT_ENABLE", "TIMEOUT"}
 
 
 def test_fields_of_a_register_do_not_overlap() -> None:

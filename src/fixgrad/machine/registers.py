@@ -1,8 +1,9 @@
 """The register map of the control port (AXI4-Lite, 32-bit registers), written once.
 
-Gateware, host driver, C header and documentation read this table. The host reads IDENTITY, writes the program's address and
-length, sets CONTROL.start, and waits for the interrupt or for STATUS. Counters of 64 bits are two registers; reading the low
-one latches the high one, so that both belong to one moment. CONTROL.start clears them.
+Gateware, host driver, C header and documentation read this table. The host writes the identity that the program was made for,
+the memory that the machine may touch, the program's address and length, sets CONTROL.start, and waits for the interrupt or for
+STATUS. A machine that stopped on TIMEOUT because its memory does not answer needs a reset. Counters of 64 bits are two
+registers; reading the low one latches the high one, so that both belong to one moment. CONTROL.start clears them.
 """
 
 import json
@@ -40,6 +41,10 @@ class ErrorCode(IntEnum):
     MEMORY_READ = 5
     MEMORY_WRITE = 6
     ABORTED = 7
+    UNREACHABLE_WAIT = 8
+    WRONG_IDENTITY = 9
+    OUTSIDE_MEMORY = 10
+    TIMEOUT = 11
 
     @property
     def text(self) -> str:
@@ -56,6 +61,10 @@ _ERROR_TEXTS = {
     ErrorCode.MEMORY_READ: "the memory answered a read with an error",
     ErrorCode.MEMORY_WRITE: "the memory answered a write with an error",
     ErrorCode.ABORTED: "the host set CONTROL.abort",
+    ErrorCode.UNREACHABLE_WAIT: "an instruction waits for more instructions of a unit than stand before it",
+    ErrorCode.WRONG_IDENTITY: "EXPECTED_IDENTITY is not the machine's",
+    ErrorCode.OUTSIDE_MEMORY: "an access outside of MEMORY_BASE to MEMORY_LIMIT",
+    ErrorCode.TIMEOUT: "nothing moved for TIMEOUT cycles",
 }
 
 
@@ -201,6 +210,22 @@ def _head() -> list[Register]:
         Register("ERROR_INSTRUCTION", 0x28, Access.READ, "index of the instruction at fault, from 0"),
         Register("INTERRUPT_ENABLE", 0x2C, Access.READ_WRITE, "what raises the interrupt line", bits=_interrupts("interrupt")),
         Register("INTERRUPT_STATUS", 0x30, Access.WRITE_ONE_TO_CLEAR, "what has happened", bits=_interrupts("set")),
+        Register(
+            "EXPECTED_IDENTITY_LOW",
+            0x34,
+            Access.READ_WRITE,
+            "identity of the machine for which the program was made: low half",
+        ),
+        Register("EXPECTED_IDENTITY_HIGH", 0x38, Access.READ_WRITE, "likewise: high half"),
+        Register("MEMORY_BASE_LOW", 0x3C, Access.READ_WRITE, "first byte of memory that the machine may touch: low half"),
+        Register("MEMORY_BASE_HIGH", 0x40, Access.READ_WRITE, f"likewise: high half, {high} bits"),
+        Register("MEMORY_LIMIT_LOW", 0x44, Access.READ_WRITE, "first byte behind that memory: low half"),
+        Register("MEMORY_LIMIT_HIGH", 0x48, Access.READ_WRITE, f"likewise: high half, {high + 1} bits"),
+        Register(
+            "TIMEOUT", 0x4C, Access.READ_WRITE, "cycles without progress after which the machine stops; 0: never", 1 << 26
+        ),
+        Register("ERROR_ADDRESS_LOW", 0x50, Access.READ, "first byte of the access that failed, if one did: low half"),
+        Register("ERROR_ADDRESS_HIGH", 0x54, Access.READ, "likewise: high half"),
     ]
 
 
