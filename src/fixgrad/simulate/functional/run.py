@@ -32,10 +32,10 @@ _BY_GROUP = (Unit.COMPUTE, Unit.UPDATE)
 class Observer(Protocol):
     """Sees what never reaches memory: codes before pooling, errors before they are scattered, weight gradients."""
 
-    def codes(self, index: int, instruction: Instruction, codes: NDArray[np.int64]) -> None:
+    def saw_codes(self, index: int, instruction: Instruction, codes: NDArray[np.int64]) -> None:
         """POST or LOSS made these codes, [channels, rows, columns, lanes]."""
 
-    def gradients(self, index: int, instruction: Instruction, gradients: NDArray[np.int32]) -> None:
+    def saw_gradients(self, index: int, instruction: Instruction, gradients: NDArray[np.int32]) -> None:
         """UPDATE took these gradients."""
 
 
@@ -144,7 +144,7 @@ class _Simulation:
             case "UPDATE":
                 gradients = run_update(chip, item)
                 if self.trace is not None:
-                    self.trace.gradients(index, item, gradients)
+                    self.trace.saw_gradients(index, item, gradients)
             case "STATISTICS":
                 store_statistics(chip, item)
             case "HALT":
@@ -152,7 +152,7 @@ class _Simulation:
             case name:
                 _LOADS[name](chip, item)
         if self.trace is not None and result is not None:
-            self.trace.codes(index, item, result)
+            self.trace.saw_codes(index, item, result)
 
     def _fail(self, index: int, reason: str) -> Any:
         raise IllegalInstruction(index, disassemble(self.instructions[index]), reason)
