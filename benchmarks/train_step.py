@@ -1,16 +1,21 @@
-"""Measures a training step of the executor against plain fp32 PyTorch, in turn in one run.
+"""Time and memory of a training step of the executor against plain fp32 PyTorch, in turn in one run.
 
-Usage: python benchmarks/train_step.py [--model vgg11] [--batch 128] [--rounds 10] [--threads N] [--path auto] [--json]
+    python benchmarks/train_step.py [--model vgg11] [--batch 128] [--density talk] [--rounds 10] [--json]
 
 The fp32 step is eager PyTorch with channels-last tensors and momentum SGD (foreach), its quickest eager setting on a CPU.
-Both executors take turns step by step, so that whatever else the machine does hits both; the ratio is taken of each pair.
+Both take turns step by step, so that whatever else the machine does hits both; the ratio is taken of each pair. The peak of
+resident memory is measured in a process each, which does nothing else.
 """
 
 import argparse
 import json
+import platform
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,6 +26,7 @@ from torch import Tensor, nn
 from fixgrad.network import Conv2d, Flatten, Linear, MaxPool2d, Network, Recipe, ReLU, initial_state
 from fixgrad.network.models import MODELS, model
 from fixgrad.train.executor import TorchExecutor
+from fixgrad.train.pruning import layer_densities, magnitude_masks
 
 Step = Callable[[], object]
 
@@ -48,7 +54,8 @@ def float_module(network: Network) -> nn.Sequential:
 
 
 def float_step(network: Network, batch: int) -> Step:
-    module = float_module(network).to(memory_format=torch.channels_last)
+    module = float_module(network)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.SGD(module.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, foreach=True)
     x = torch.randn(batch, *network.input_shape)
     if x.dim() == 4:
@@ -65,7 +72,7 @@ def float_step(network: Network, batch: int) -> Step:
     return step
 
 
-def integer_step(network: Network, batch: int, path: str) -> Step:
+def integer_step(network: Network, batch: int, path: str, density: str | None) -> Step:
     rng = np.random.default_rng(0)
     weights = {
         name: rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape) if len(shape) > 1 else np.zeros(shape)
@@ -73,6 +80,9 @@ def integer_step(network: Network, batch: int, path: str) -> Step:
     }
     recipe = Recipe(learning_rate=1e-3)
     executor = TorchExecutor(network, initial_state(network, weights, recipe), recipe, 1_000_000, path=path)
+    if density is not None:
+        for name, mask in magnitude_masks(weights, layer_densities(density, network), {}).items():
+            executor.prune(name, mask)
     x = np.clip(rng.normal(0, 64, (batch, *network.input_shape)), -127, 127).astype(np.int8)
     labels = rng.integers(0, network.classes, batch)
     executor.calibrate(x, labels)
@@ -89,47 +99,90 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": median(values), "min": min(values), "max": max(values)}
 
 
-def measure(network: Network, batch: int, rounds: int, path: str) -> dict[str, Any]:
-    steps = {"fp32": float_step(network, batch), "fixgrad": integer_step(network, batch, path)}
-    for step in steps.values():  # compile, fill caches
-        step()
-        step()
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            times[name].append(seconds(step))
+def build(which: str, options: argparse.Namespace) -> Step:
+    network = model(options.model)
+    if which == "fp32":
+        return float_step(network, options.batch)
+    return integer_step(network, options.batch, options.path, options.density)
+
+
+def warm(step: Step) -> Step:
+    """The step after its first calls, which compile and fill caches."""
+    step()
+    step()
+    return step
+
+
+def own_peak_mb() -> float:
+    """Peak of resident memory of this process in MB. (Linux's `ru_maxrss` starts at that of the parent; VmHWM does not.)"""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes * 1024 / 1e6
+
+
+def peak_mb(which: str) -> float:
+    """Peak of resident memory of a process that takes three steps, in MB (10^6 bytes)."""
+    command = [sys.executable, *sys.argv, "--peak-of", which]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    steps = {which: warm(build(which, options)) for which in ("fp32", "fixgrad")}
+    times: dict[str, list[float]] = {which: [] for which in steps}
+    for _ in range(options.rounds):
+        for which, step in steps.items():
+            times[which].append(seconds(step))
     ratios = [ours / theirs for ours, theirs in zip(times["fixgrad"], times["fp32"], strict=True)]
+    peaks = {which: peak_mb(which) for which in steps}
     return {
-        "model": network.name,
-        "batch": batch,
-        "threads": torch.get_num_threads(),
-        "rounds": rounds,
-        "path": path,
+        "model": options.model,
+        "batch": options.batch,
+        "density": options.density or "dense",
+        "path": options.path,
+        "rounds": options.rounds,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "fp32_ms": spread([1e3 * t for t in times["fp32"]]),
         "fixgrad_ms": spread([1e3 * t for t in times["fixgrad"]]),
-        "ratio_to_fp32": spread(ratios),
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "ratio_to_fp32" if options.density is None else "ratio_to_fp32_sparse": spread(ratios),
+        "fp32_peak_mb": peaks["fp32"],
+        "fixgrad_peak_mb": peaks["fixgrad"],
+        "peak_memory_ratio": peaks["fixgrad"] / peaks["fp32"],
     }
 
 
+def show(result: dict[str, Any]) -> None:
+    for name, value in result.items():
+        if isinstance(value, dict):
+            value = f"{value['median']:.3f} ({value['min']:.3f} to {value['max']:.3f})"
+        print(f"{name:22} {value:.3f}" if isinstance(value, float) else f"{name:22} {value}")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="vgg11", choices=list(MODELS))
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
+    parser.add_argument("--density", help="prune before measuring: talk, a number, or a file")
     parser.add_argument("--path", default="auto", help="auto, int8, fp32 or fp64")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", type=int, help="of both; PyTorch's own choice by default")
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    result = measure(model(arguments.model), arguments.batch, arguments.rounds, arguments.path)
-    if arguments.json:
-        print(json.dumps(result, indent=2))
+    parser.add_argument("--peak-of", choices=("fp32", "fixgrad"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.peak_of:
+        warm(build(options.peak_of, options))()
+        print(own_peak_mb())
         return
-    print(f"{result['model']}, batch {result['batch']}, {result['threads']} threads, {result['rounds']} rounds: median (range)")
-    for name in ("fp32_ms", "fixgrad_ms", "ratio_to_fp32"):
-        print(f"{name:14} {result[name]['median']:9.3f} ({result[name]['min']:.3f} to {result[name]['max']:.3f})")
+    result = measure(options)
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        show(result)
 
 
 if __name__ == "__main__":

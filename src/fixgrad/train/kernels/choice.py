@@ -9,6 +9,7 @@ import torch
 from fixgrad.train.kernels.gemm import GemmPath, choose_path
 from fixgrad.train.kernels.pointwise import Pointwise
 from fixgrad.train.kernels.pointwise_torch import TorchPointwise
+from fixgrad.train.kernels.trial import agree
 from fixgrad.train.kernels.workers import Workers, workers
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,11 @@ def _fused_pointwise() -> Pointwise | None:
     """The compiled functions, or None where Numba does not work: training is slower then, and the same."""
     try:
         from fixgrad.train.kernels.pointwise_numba import NumbaPointwise
-    except Exception as problem:  # whatever a broken installation raises
-        _log.warning("Numba does not work here (%s): pointwise functions run in eager PyTorch, several times slower", problem)
-        return None
-    return NumbaPointwise()
+
+        if agree(NumbaPointwise(), TorchPointwise()):
+            return NumbaPointwise()
+        problem = "compiled functions give other integers than eager ones"
+    except Exception as error:  # whatever a broken installation raises
+        problem = str(error)
+    _log.warning("Numba does not work here (%s): pointwise functions run in eager PyTorch, several times slower", problem)
+    return None

@@ -35,11 +35,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _compiled(function: Function) -> Function:
-    return cast(Function, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    """Compiled on its first call, and kept on disk where a folder for it can be written."""
+    try:
+        compiled = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError:  # no such folder
+        compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    return cast(Function, compiled)
 
 
 def _inlined(function: Function) -> Function:
-    return cast(Function, numba.njit(inline="always", cache=True, error_model="numpy")(function))
+    return cast(Function, numba.njit(inline="always", error_model="numpy")(function))
 
 
 @_inlined
