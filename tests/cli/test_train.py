@@ -1,6 +1,10 @@
 """`fixgrad train`: exit codes, messages, and a small run from its beginning to its report."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -11,6 +15,7 @@ from fixgrad.cli import train
 from fixgrad.cli.app import load_command, main
 from fixgrad.network import Schedule
 from fixgrad.numbers import Rounding
+from fixgrad.train.run import TrainingRun
 
 SMALL = ("train", "--model", "digits", "--data", "digits", "--batch", 240, "--no-tensorboard", "--threads", 1)
 
@@ -241,6 +246,29 @@ def test_divergence_is_a_failure_that_says_what_to_do(capsys: pytest.CaptureFixt
     arguments = (*SMALL, "--epochs", 3, "--lr", 1000, "--warmup", 0, "--out", tmp_path / "run")
     assert main([str(argument) for argument in arguments]) == 1
     assert "training diverged" in capsys.readouterr().err
+
+
+def test_an_interruption_says_how_to_go_on_and_leaves_a_run_that_does(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"  # a shell may have it ignored
+        "from fixgrad.cli.app import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = [str(argument) for argument in (*SMALL, "--epochs", 500, "--out", out)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 100
+    while not (out / "checkpoints" / "epoch-0001.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert shown == f"continue with `fixgrad train --resume {out}`\ninterrupted\n"
+    run = TrainingRun.resume(out)
+    run.close()
+    assert not run.is_complete
+    assert len(run.history) >= 1
 
 
 def test_the_process_ends_with_the_exit_code(fixgrad, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -26,7 +26,9 @@ def command(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training set. (default: that of the model digits, 20)")
     ] = None,
-    machine: Annotated[str, typer.Option(help="Machine on which a training step is costed.")] = "kcu1500",
+    machine: Annotated[
+        str, typer.Option(help="Machine on which a training step is costed: a preset or a JSON file.")
+    ] = "kcu1500",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
 ) -> None:
     """Train digits in dense float and in sparse fixed point, compare them, and cost a training step.
@@ -35,11 +37,11 @@ def command(
     """
     from rich.console import Console
 
-    from fixgrad.machine import preset
+    from fixgrad.machine.files import machine_named
     from fixgrad.report.demo import run_demo
 
     begun = time.perf_counter()
-    preset(machine)  # an unknown name is refused before anything is trained
+    machine_named(machine)  # an unknown name is refused before anything is trained
     console = Console(stderr=as_json)
     console.print(f"Training digits, {seeds} seeds, in dense float and in sparse 8-bit fixed point", highlight=False)
     with _folder(out) as folder, _progress(console, 2 * seeds) as progress:

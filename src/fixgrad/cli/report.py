@@ -13,7 +13,9 @@ def command(
         Path | None,
         typer.Option(help="Float run to compare with. (default: RUN/float, RUN-float, or float beside RUN)"),
     ] = None,
-    machine: Annotated[str, typer.Option(help="Machine on which a training step is costed.")] = "kcu1500",
+    machine: Annotated[
+        str, typer.Option(help="Machine on which a training step is costed: a preset or a JSON file.")
+    ] = "kcu1500",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
 ) -> None:
     """Show accuracy beside float training, densities and cost of a run; write RUN/report.json.

@@ -116,7 +116,8 @@ def command(
         typer.Option(help="Of back-propagated errors. (default: stochastic)", rich_help_panel=NUMBERS),
     ] = None,
     machine: Annotated[
-        str, typer.Option(help="Machine whose time for a training step is predicted.", rich_help_panel=RUN)
+        str,
+        typer.Option(help="Machine whose time for a training step is predicted: a preset or a JSON file.", rich_help_panel=RUN),
     ] = "kcu1500",
     threads: Annotated[
         int | None,

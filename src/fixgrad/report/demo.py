@@ -104,7 +104,7 @@ def run_demo(folder: Path, seeds: int, epochs: int | None, machine: str, progres
         folder: exists, and is empty.
         seeds: runs of each kind.
         epochs: of every run; None: the default of the model.
-        machine: preset on which a step is costed.
+        machine: on which a step is costed, a preset or a JSON file.
         progress: called with (job, steps done, steps in all); fixed-point runs come first.
     """
     jobs = demo_jobs(folder, seeds, epochs)

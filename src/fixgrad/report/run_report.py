@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from fixgrad.errors import UsageError
-from fixgrad.machine import Machine, preset
+from fixgrad.machine import Machine
+from fixgrad.machine.files import machine_named
 from fixgrad.network.state_arrays import state_from_arrays
 from fixgrad.report.step_cost import Masks, cost_with_masks
 from fixgrad.report.storage import LayerStorage, weight_storage
@@ -128,13 +129,13 @@ def report_run(path: Path, float_run: Path | None = None, machine: str = "kcu150
     Args:
         path: of the run.
         float_run: folder of the float run to compare with. None: one that lies beside the run, see `find_float_run`.
-        machine: preset on which a step is costed.
+        machine: on which a step is costed, a preset or a JSON file.
 
     Raises:
         UsageError: there is no run, or none that has finished an epoch, or the float run is of another network or data.
         DataError: a checkpoint is damaged.
     """
-    chosen = preset(machine)
+    chosen = machine_named(machine)
     folder = RunFolder.open(path)
     checkpoint = _newest(folder)
     plan, arrays = checkpoint.plan, checkpoint.state.arrays

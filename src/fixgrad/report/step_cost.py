@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fixgrad.machine import Machine, preset
+from fixgrad.machine import Machine
+from fixgrad.machine.files import machine_named
 from fixgrad.network import Network, Recipe
 from fixgrad.simulate.bounds import StepCost, step_cost
 from fixgrad.train.run import StepPrediction
@@ -22,10 +23,13 @@ def cost_with_masks(network: Network, masks: Masks, machine: Machine, batch: int
 def step_prediction(machine: str) -> StepPrediction:
     """The prediction that the training loop prints after each epoch.
 
+    Args:
+        machine: a preset, or a JSON file.
+
     Raises:
-        UsageError: no preset is called `machine`.
+        UsageError: there is none.
     """
-    chosen = preset(machine)
+    chosen = machine_named(machine)
 
     def seconds(network: Network, masks: Masks, batch: int, recipe: Recipe) -> float:
         return cost_with_masks(network, masks, chosen, batch, recipe).total_us / 1e6
