@@ -14,7 +14,7 @@ from fixgrad.compiler.stages import FeatureMap, Stage
 from fixgrad.compiler.stream import InstructionStream, Label
 from fixgrad.compiler.tiling import NOTHING, Rectangle, Split
 from fixgrad.machine import Machine
-from fixgrad.machine.instructions import Unit
+from fixgrad.machine.instructions import STEP_ENTRY_BYTES, Unit
 from fixgrad.machine.parameters import MAX_PES_PER_GROUP
 
 Ints = NDArray[np.int64]
@@ -33,11 +33,13 @@ class Context:
     layout: RegionTable
     count_padding: bool
     trains: bool
-    params: Waits = Waits()
     stream: InstructionStream = field(default_factory=InstructionStream)
     lanes: Halves = field(default_factory=Halves)
     gradients: Halves = field(default_factory=Halves)
     ready: dict[str, MapReady] = field(default_factory=dict)
+    _held: list[str] = field(default_factory=list)
+    _turns: int = 0
+    _params_loaded: int = 0
     ring: InputRing = field(init=False)
     queues: KernelQueues = field(init=False)
 
@@ -63,6 +65,32 @@ class Context:
         if region not in self.ready:
             self.ready[region] = MapReady((self.micro_batches, item.channels, item.rows))
         return self.ready[region]
+
+    def load_params(self, label: Label) -> None:
+        """Fill the parameter memory with the whole step table, if it fits; else entries are loaded one by one."""
+        entries = self.layout.entries
+        if len(entries) <= self.machine.param_words:
+            self._load_params(label, 0, 0, len(entries), Waits())
+            self._held = list(entries)
+
+    def use_param(self, name: str, label: Label) -> tuple[int, Waits]:
+        """An entry of the step table: its place in the parameter memory, and what must have completed before it is there.
+
+        If it is not held, it takes the place of the one loaded longest ago; all who used that come first.
+        """
+        if name not in self._held:
+            place = self._turns % self.machine.param_words
+            self._turns += 1
+            self._held += [""] * (place + 1 - len(self._held))
+            self._held[place] = name
+            used = Waits(post=self.stream.issued(Unit.POST), update=self.updates())
+            self._load_params(label, self.layout.entries[name], place, 1, used)
+        return self._held.index(name), Waits(load=self._params_loaded)
+
+    def _load_params(self, label: Label, entry: int, place: int, count: int, waits: Waits) -> None:
+        source = self.layout.address("step_table") + STEP_ENTRY_BYTES * entry
+        fields = {"source": source, "first": place, "count": count}
+        self._params_loaded = self.stream.emit("LOAD_PARAMS", label, 0, waits, fields)
 
     def chunk_queue_words(self, words: int) -> int:
         """Words that a chunk may put into a queue besides its end mark: half of it, so that the next one loads meanwhile."""

@@ -149,7 +149,7 @@ def map_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid: Grid
     busy = _busy(compute, load, post, moved / job.bytes_per_cycle)
     serial = np.where(places < 2, np.minimum(load, compute), 0)
     fits = (pixels * grid.channels <= machine.half_lane_words) & (places >= 1) & _stays(job, grid, held)
-    fits = fits & _whole_blocks(job, grid)
+    fits = fits & _whole_blocks(job, grid) & (grid.block * job.words + END_WORDS <= machine.kernel_words)
     fill = LATENCY + load / np.maximum(shape.computes, 1)
     return _cost(fits, busy + serial + fill + last, moved)
 

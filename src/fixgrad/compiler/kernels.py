@@ -106,15 +106,35 @@ def column_chunks(
     chunks = []
     for first, last in cut(counts * words, max(most // height, 1), limit, matrix.grid.block_rows):
         span = first * height, min(last * height, rows)
-        loads = _column_loads(matrix, columns, size, counts[:, first:last].sum(axis=1), span)
-        chunks.append(Chunk(*span, tuple(loads), counts[:, first:last].sum(axis=1)))
+        taken = counts[:, first:last].sum(axis=1)
+        chunks += _column_parts(matrix, columns, size, taken, span, (0, size), max(limit // words, 1))
     return chunks
 
 
+def _column_parts(
+    matrix: KernelMatrix, columns: tuple[int, int], size: int, counts: Ints, rows: tuple[int, int], part: tuple[int, int], most: int
+) -> list[Chunk]:
+    """One chunk, or several of fewer columns each where a block row alone has more kernels than a queue takes.
+
+    Args:
+        part: columns [first, last) of every set.
+    """
+    if counts.max() <= most or part[1] - part[0] == 1:
+        return [Chunk(*rows, tuple(_column_loads(matrix, columns, size, rows, part)), counts)]
+    middle = sum(part) // 2
+    chunks = []
+    for half in ((part[0], middle), (middle, part[1])):
+        starts = np.minimum(columns[0] + size * np.arange(len(counts)) + half[0], columns[1])
+        ends = np.minimum(starts + half[1] - half[0], columns[1])
+        taken = matrix.count(rows, starts, ends)
+        chunks += _column_parts(matrix, columns, size, taken, rows, half, most)
+    return [chunk for chunk in chunks if chunk.loads]
+
+
 def _column_loads(
-    matrix: KernelMatrix, columns: tuple[int, int], size: int, counts: Ints, rows: tuple[int, int]
+    matrix: KernelMatrix, columns: tuple[int, int], size: int, rows: tuple[int, int], part: tuple[int, int]
 ) -> Iterator[KernelLoad]:
-    for queue in np.flatnonzero(counts).tolist():
-        start = columns[0] + queue * size
-        for run in matrix.runs(rows, (start, min(start + size, columns[1]))):
+    for queue, start in enumerate(range(columns[0], columns[1], size)):
+        span = min(start + part[0], columns[1]), min(start + part[1], columns[1])
+        for run in matrix.runs(rows, span):
             yield KernelLoad(queue, run.start, run.count, run.column - start, run.row - rows[0])

@@ -16,7 +16,7 @@ STEP = Label("", "step")
 
 def lower_step(context: Context, tilings: list[LayerTiling], recipe: Recipe) -> None:
     """Emit a training step, or (where `context.trains` is not set) a forward pass, into the context's stream."""
-    _load_params(context)
+    context.load_params(STEP)
     for stage, tiling in zip(context.stages, tilings, strict=True):
         ForwardPhase(context, stage, tiling.ff).lower()
     if context.trains:
@@ -30,14 +30,11 @@ def lower_step(context: Context, tilings: list[LayerTiling], recipe: Recipe) -> 
     context.stream.emit("HALT", STEP, 0, _everything(context), {})
 
 
-def _load_params(context: Context) -> None:
-    fields = {"source": context.layout.address("step_table"), "first": 0, "count": len(context.layout.entries)}
-    context.params = Waits(load=context.stream.emit("LOAD_PARAMS", STEP, 0, Waits(), fields))
-
-
 def _lower_loss(context: Context) -> None:
     stage, layout, lanes = context.stages[-1], context.layout, context.machine.lanes
     name, layer, logits = f"loss/{stage.name}", stage.layer, stage.target
+    label = Label(stage.name, "loss")
+    param, loaded = context.use_param(name, label)
     for micro_batch in range(context.micro_batches):
         fields = {
             "logits": context.map_address(f"activation/{logits.name}", logits, micro_batch, 0, layer.out_bits),
@@ -47,7 +44,7 @@ def _lower_loss(context: Context) -> None:
             "with_bias": int(layer.bias),
             "element": layout.address(f"random/{stage.name}"),
             "classes": layer.out_channels,
-            "param": layout.entries[name],
+            "param": param,
             "images": context.images(micro_batch),
             "random_batch": context.batch,
             "random_image": micro_batch * lanes,
@@ -56,7 +53,7 @@ def _lower_loss(context: Context) -> None:
         if layer.bias:
             fields["bias_gradient"] = layout.address(f"bias_gradient/{stage.name}")
         # Logits and labels of a micro-batch are in place once POST has stored the former: LOSS is POST's own.
-        post = context.stream.emit("LOSS", Label(stage.name, "loss"), stage.index, context.params, fields)
+        post = context.stream.emit("LOSS", label, stage.index, loaded, fields)
         ready = context.ready_map(f"error/{stage.name}", stage.error)
         ready.written(micro_batch, slice(None), slice(None), post)
 

@@ -180,18 +180,18 @@ class MapPhase(ABC):
     def _post(self, tile: Tile, channels: int, fields: dict[str, int], waits: Waits) -> int:
         context, tiling = self.context, self.tiling
         name = f"{self.phase}/{self.stage.name}"
+        param, loaded = context.use_param(name, self.label)
         shared = {
             "mode": self.mode,
             "channels": tiling.channels,
             "total_channels": channels,
             "channel_split": int(tiling.split.channels > 1),
-            "param": context.layout.entries[name],
+            "param": param,
             "images": context.images(tile.micro_batch),
             "statistics": context.layout.registers.get(name, 0),
             **rectangle_fields("out", tiling.split.rectangles(tile.rectangle)),
         }
-        waits = waits.join(context.params)
-        return context.stream.emit("POST", self.label, self.stage.index, waits, {**shared, **fields})
+        return context.stream.emit("POST", self.label, self.stage.index, waits.join(loaded), {**shared, **fields})
 
 
 class _Geometry(NamedTuple):

@@ -86,6 +86,12 @@ class KernelMatrix:
                 if count:
                     yield Run(start, count, block_row * height, block_column * width)
 
+    def count(self, rows: tuple[int, int], starts: Ints, ends: Ints) -> Ints:
+        """Live kernels of rows [first, last) (whole blocks) in each of the column ranges [start, end)."""
+        height = self.grid.block[0]
+        sums = self._column_sums[rows[0] // height : -(-rows[1] // height)]
+        return (sums[:, ends] - sums[:, starts]).sum(axis=0)
+
     def by_rows(self, first: int, size: int, parts: int) -> Ints:
         """Live kernels of `parts` sets of `size` rows from `first` on, in each column: [parts, columns]."""
         height = self.grid.block[0]

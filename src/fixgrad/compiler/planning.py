@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fixgrad.compiler.cost import Job
-from fixgrad.compiler.infeasible import InfeasibleError
+from fixgrad.compiler.feasibility import unfit_phases
+from fixgrad.compiler.infeasible import Infeasible, InfeasibleError
 from fixgrad.compiler.layout import micro_batches, stored_bytes
 from fixgrad.compiler.search import LayerChoice, best_layer
 from fixgrad.compiler.stages import Stage
@@ -30,13 +31,16 @@ def plan(
     Raises:
         InfeasibleError: a layer does not fit the machine.
     """
-    choices = []
+    choices, reasons = [], list[Infeasible]()
     for stage, live in zip(found, kernels, strict=True):
         jobs = stage_jobs(stage, live, machine, batch, recipe, trains, count_padding)
         choice = best_layer(jobs, stage.matrix_shape[0])
         if choice is None:
-            raise InfeasibleError(())
-        choices.append(choice)
+            reasons += unfit_phases(jobs)
+        else:
+            choices.append(choice)
+    if len(choices) < len(found):
+        raise InfeasibleError(reasons)
     return choices
 
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from fixgrad.compiler.image import MemoryLayout
 from fixgrad.compiler.packing import Columns, decode_columns
+from fixgrad.compiler.schedule import Schedule
 from fixgrad.compiler.stream import Label
-from fixgrad.compiler.tiling import LayerTiling
 from fixgrad.machine import Machine
-from fixgrad.machine.encoding import Instruction, decode, decode_program
+from fixgrad.machine.encoding import Instruction, decode, decode_program, identity
 from fixgrad.machine.instructions import BY_NAME, INSTRUCTION_BYTES
 from fixgrad.network import Network, Recipe, State, StepTable
 
@@ -69,7 +69,7 @@ class Program:
         labels: of each instruction: (layer, phase).
         kernel_counts: of each COMPUTE, in order: the kernels that each PE takes, int32 [computes, groups, pes].
         taps: of each COMPUTE: the cycles that a kernel takes each PE, int32 [computes, pes].
-        tilings: of each layer with weights, in order.
+        schedule: tiling, predicted cost and lower bound of each layer and phase.
     """
 
     machine: Machine
@@ -84,7 +84,12 @@ class Program:
     labels: tuple[Label, ...] = field(repr=False)
     kernel_counts: Ints = field(repr=False)
     taps: Ints = field(repr=False)
-    tilings: tuple[LayerTiling, ...] = field(repr=False)
+    schedule: Schedule = field(repr=False)
+
+    @property
+    def identity(self) -> str:
+        """Hash of machine and instruction set: what the identity register of the machine must read."""
+        return identity(self.machine)
 
     @property
     def instructions(self) -> Instructions:

@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 from fixgrad.compiler.axis_cuts import AxisCut, axis_cuts
 from fixgrad.compiler.cost import Grid, Job, gradient_cost, map_cost
+from fixgrad.compiler.kernels import END_WORDS
 from fixgrad.compiler.tiling import LayerTiling, Split, Tiling
 from fixgrad.machine import Machine
+from fixgrad.machine.encoding import layout
 
+#: Channels that the field of LOAD_INPUT holds.
+MAX_CHUNK = layout("LOAD_INPUT")["channels"].high
 _NEVER = np.array([False])
 
 
@@ -99,7 +103,9 @@ def _best_of(job: Job, branch: Branch, blocks: tuple[int, ...]) -> dict[int, Cho
     channels, chunks = _channels(job, branch, blocks), _chunks(job, branch)
     if not len(channels) or not len(chunks):
         return {}
-    stays = np.array([True, False]) if job.inputs * branch.rows.held * branch.columns.held <= job.machine.input_words else _NEVER
+    held = branch.rows.held * branch.columns.held
+    can_stay = job.inputs * held <= job.machine.input_words and job.inputs <= MAX_CHUNK
+    stays = np.array([True, False]) if can_stay else _NEVER
     axes = np.meshgrid(channels, chunks, stays, blocks, indexing="ij", sparse=True)
     evaluate = gradient_cost if job.phase == "wg" else map_cost
     cost = evaluate(job, branch.split, branch.rows, branch.columns, Grid(*axes))
@@ -122,7 +128,7 @@ def _channels(job: Job, branch: Branch, blocks: tuple[int, ...]) -> NDArray[np.i
     machine = job.machine
     pixels = branch.rows.pixels * branch.columns.pixels
     words = machine.lane_words if job.phase == "wg" else machine.half_lane_words
-    most = min(words // max(pixels, 1), machine.kernel_words // job.words)
+    most = min(words // max(pixels, 1), (machine.kernel_words - END_WORDS) // job.words)
     if job.phase == "wg":
         most = min(most, machine.half_gradient_words // job.stage.taps)
     each = -(-job.outputs // (machine.groups * branch.split.channels))
@@ -136,7 +142,7 @@ def _chunks(job: Job, branch: Branch) -> NDArray[np.int64]:
     """Channels that a COMPUTE reads."""
     held = branch.rows.held * branch.columns.held
     most = min(job.inputs, job.machine.input_words // max(held, 1))
-    return np.array([item for item in _steps(job.inputs) if item <= most], np.int64)
+    return np.array([item for item in _steps(job.inputs) if item <= min(most, MAX_CHUNK)], np.int64)
 
 
 def _steps(most: int) -> list[int]:

@@ -1,23 +1,27 @@
 """From a network and its masks to a program."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.compiler.context import Context
+from fixgrad.compiler.feasibility import unfit_memory, unfit_program, unfit_waits
 from fixgrad.compiler.image import MemoryLayout
-from fixgrad.compiler.layout import lay_out, with_program
+from fixgrad.compiler.infeasible import Infeasible, InfeasibleError
+from fixgrad.compiler.layout import RegionTable, lay_out, with_program
 from fixgrad.compiler.lower import lower_step
 from fixgrad.compiler.matrix import KernelMatrix, alive_kernels, in_memory
 from fixgrad.compiler.ordering import channel_orders
 from fixgrad.compiler.planning import plan
 from fixgrad.compiler.program import Program
-from fixgrad.compiler.stages import stages
-from fixgrad.compiler.tiling import LayerTiling
+from fixgrad.compiler.schedule import schedule
+from fixgrad.compiler.search import LayerChoice
+from fixgrad.compiler.stages import Stage, stages
 from fixgrad.errors import UsageError
 from fixgrad.machine import Machine
+from fixgrad.machine.instructions import Unit
 from fixgrad.network import Network, Recipe
 
 BoolArray = NDArray[np.bool_]
@@ -49,29 +53,74 @@ def compile_step(
         InfeasibleError: the network does not fit the machine; its `reasons` say why and what would help.
         UsageError: a mask for no weight or of the wrong shape, or a batch below 1.
     """
+    recipe = recipe or Recipe()
+    prepared = _prepare(network, masks, machine, batch, recipe, mode == "train", count_padding)
+    context = Context(
+        machine, batch, prepared.stages, prepared.matrices, prepared.table, count_padding, trains=mode == "train"
+    )
+    tilings = [choice.tiling for choice in prepared.choices]
+    lower_step(context, tilings, recipe)
+    issued = {unit.value: context.stream.issued(unit) for unit in Unit}
+    _refuse(unfit_waits(network.name, issued))
+    return _program(context, network, recipe, mode, prepared)
+
+
+def check(
+    network: Network,
+    machine: Machine,
+    batch: int,
+    masks: Masks | None = None,
+    recipe: Recipe | None = None,
+    *,
+    mode: Mode = "train",
+) -> list[Infeasible]:
+    """Everything that keeps `network` from being compiled for `machine`; an empty list if nothing does. Arguments as above."""
+    try:
+        _prepare(network, masks, machine, batch, recipe or Recipe(), mode == "train", False)
+    except InfeasibleError as error:
+        return list(error.reasons)
+    return []
+
+
+class _Prepared(NamedTuple):
+    """Everything that is decided before an instruction is written."""
+
+    masks: dict[str, BoolArray]
+    stages: tuple[Stage, ...]
+    choices: list[LayerChoice]
+    matrices: tuple[KernelMatrix, ...]
+    table: RegionTable
+
+
+def _prepare(
+    network: Network, masks: Masks | None, machine: Machine, batch: int, recipe: Recipe, trains: bool, count_padding: bool
+) -> _Prepared:
     if batch < 1:
         raise UsageError(f"batch is {batch}: a step needs at least 1 image")
-    recipe, trains = recipe or Recipe(), mode == "train"
-    alive = checked_masks(network, masks or {})
+    pruned = checked_masks(network, masks or {})
     found = stages(network)
-    logical = [alive_kernels(stage, alive.get(f"{stage.name}.weight")) for stage in found]
-    live = [int(np.count_nonzero(mask)) for mask in logical]
+    _refuse(unfit_program(network.name, found, batch, trains))
+    alive = [alive_kernels(stage, pruned.get(f"{stage.name}.weight")) for stage in found]
+    live = [int(np.count_nonzero(mask)) for mask in alive]
     choices = plan(found, live, machine, batch, recipe, trains=trains, count_padding=count_padding)
     tilings = [choice.tiling for choice in choices]
-    orders = channel_orders(found, logical, tilings, machine)
-    matrices = [
+    orders = channel_orders(found, alive, tilings, machine)
+    matrices = tuple(
         KernelMatrix(in_memory(stage, mask, orders[stage.target.name], orders[stage.source.name]), tiling.block_rows)
-        for stage, mask, tiling in zip(found, logical, tilings, strict=True)
-    ]
-    layout = lay_out(found, matrices, orders, machine, batch, recipe, trains)
-    context = Context(machine, batch, found, matrices, layout, count_padding, trains)
-    lower_step(context, tilings, recipe)
-    return _program(context, network, recipe, mode, alive, tilings)
+        for stage, mask, tiling in zip(found, alive, tilings, strict=True)
+    )
+    table = lay_out(found, matrices, orders, machine, batch, recipe, trains)
+    _refuse(unfit_memory(network.name, table, machine))
+    return _Prepared(pruned, found, choices, matrices, table)
 
 
-def _program(
-    context: Context, network: Network, recipe: Recipe, mode: Mode, masks: dict[str, BoolArray], tilings: list[LayerTiling]
-) -> Program:
+def _refuse(reasons: Iterable[Infeasible]) -> None:
+    listed = list(reasons)
+    if listed:
+        raise InfeasibleError(listed)
+
+
+def _program(context: Context, network: Network, recipe: Recipe, mode: Mode, prepared: _Prepared) -> Program:
     stream, machine = context.stream, context.machine
     encoded = stream.encode()
     layout = MemoryLayout(
@@ -80,8 +129,8 @@ def _program(
         recipe=recipe,
         batch=context.batch,
         lanes=machine.lanes,
-        stages=tuple(context.stages),
-        matrices=tuple(context.matrices),
+        stages=prepared.stages,
+        matrices=prepared.matrices,
         trains=context.trains,
     )
     return Program(
@@ -91,13 +140,13 @@ def _program(
         recipe=recipe,
         mode=mode,
         count_padding=context.count_padding,
-        masks=masks,
+        masks=prepared.masks,
         encoded=encoded,
         layout=layout,
         labels=tuple(stream.labels),
         kernel_counts=np.array(stream.kernel_counts, np.int32).reshape(-1, machine.groups, machine.pes_per_group),
         taps=np.array(stream.taps, np.int32).reshape(-1, machine.pes_per_group),
-        tilings=tuple(tilings),
+        schedule=schedule(prepared.stages, prepared.choices),
     )
 
 

@@ -189,13 +189,15 @@ class WeightPhase:
         by_group: list[list[Update]] = [[] for _ in range(context.machine.groups)]
         for update in updates:
             by_group[update.queue // split.channels].append(update)
-        waits = Waits(compute=context.stream.issued(Unit.COMPUTE)).join(context.params)
+        label = Label(self.stage.name, "update")
+        param, loaded = context.use_param(f"update/{self.stage.name}.weight", label)
+        waits = loaded.join(Waits(compute=context.stream.issued(Unit.COMPUTE)))
         for position in range(max(map(len, by_group), default=0)):
             for group, queue in enumerate(by_group):
-                fields = {"group": group, "param": context.layout.entries[f"update/{self.stage.name}.weight"]}
+                fields = {"group": group, "param": param}
                 if position < len(queue):
                     fields.update(self._update_fields(queue[position], base))
-                context.stream.emit("UPDATE", Label(self.stage.name, "update"), self.stage.index, waits, fields)
+                context.stream.emit("UPDATE", label, self.stage.index, waits, fields)
         return Waits(update=context.updates())
 
     def _update_fields(self, update: Update, base: int) -> dict[str, int]:
@@ -221,8 +223,9 @@ class WeightPhase:
         """Each group updates its share of the biases, from the sums that POST and LOSS left in memory."""
         context, name, outputs = self.context, self.stage.name, self.stage.layer.out_channels
         layout, share = context.layout, -(-outputs // context.machine.groups)
-        entry = f"update/{name}.bias"
-        waits = Waits(post=context.stream.issued(Unit.POST)).join(context.params)
+        entry, label = f"update/{name}.bias", Label(name, "update")
+        param, loaded = context.use_param(entry, label)
+        waits = loaded.join(Waits(post=context.stream.issued(Unit.POST)))
         for group in range(context.machine.groups):
             first = min(group * share, outputs)
             fields = {
@@ -236,10 +239,10 @@ class WeightPhase:
                 "taps": 1,
                 "stored_bytes": BIAS_BYTES,
                 "momentum_bytes": BIAS_BYTES,
-                "param": layout.entries[entry],
+                "param": param,
                 "statistics": layout.registers[entry],
             }
-            context.stream.emit("UPDATE", Label(name, "update"), self.stage.index, waits, fields)
+            context.stream.emit("UPDATE", label, self.stage.index, waits, fields)
 
 
 def _cut_within(counts: Ints, columns: tuple[int, int], most: int, limit: int, period: int) -> Iterator[tuple[int, int]]:

@@ -112,7 +112,7 @@ def _windows(i: Instruction, codes: Ints, box: Rectangle) -> tuple[Ints, int, in
         raise Fault(f"a {height}x{width} window begins outside of the tile at row {box.top}, column {box.left}")
     rows, columns = box.rows // height, box.columns // width
     cut = codes[:, : rows * height, : columns * width]
-    split = cut.reshape(len(codes), rows, height, columns, width, -1).transpose(0, 1, 3, 5, 2, 4)
+    split = cut.reshape(len(codes), rows, height, columns, width, codes.shape[-1]).transpose(0, 1, 3, 5, 2, 4)
     return split.reshape(*split.shape[:4], height * width), box.top // height, box.left // width
 
 

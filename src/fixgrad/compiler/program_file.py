@@ -1,0 +1,182 @@
+"""A program in one file: a NumPy archive with a JSON header, the encoded instructions and a checksum over all of it."""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fixgrad.compiler.image import MemoryLayout
+from fixgrad.compiler.layout import Region, RegionTable
+from fixgrad.compiler.matrix import KernelMatrix, alive_kernels, in_memory
+from fixgrad.compiler.program import Program
+from fixgrad.compiler.schedule import Schedule, ScheduledPhase
+from fixgrad.compiler.stages import stages
+from fixgrad.compiler.stream import Label
+from fixgrad.compiler.tiling import LayerTiling
+from fixgrad.errors import DataError
+from fixgrad.machine import Machine
+from fixgrad.machine.encoding import explain_mismatch, identity_record, instruction_set_digest
+from fixgrad.machine.instructions import INSTRUCTION_BYTES
+from fixgrad.network import Network, Recipe
+
+FORMAT = "fixgrad-program-1"
+Arrays = dict[str, NDArray[Any]]
+
+
+def save_program(program: Program, path: str | Path) -> None:
+    """Write `program` to `path`; `load_program` gives an equal one."""
+    labels = sorted(set(program.labels))
+    number = {label: index for index, label in enumerate(labels)}
+    table = program.layout.table
+    header = {
+        "format": FORMAT,
+        "identity": identity_record(program.machine),
+        "machine": program.machine.to_dict(),
+        "network": program.network.to_dict(),
+        "recipe": program.recipe.to_dict(),
+        "batch": program.batch,
+        "mode": program.mode,
+        "count_padding": program.count_padding,
+        "labels": labels,
+        "block_rows": [tiling.block_rows for tiling in program.schedule.tilings],
+        "schedule": [phase.to_dict() for phase in program.schedule.phases],
+        "regions": [asdict(region) for region in table.regions.values()],
+        "entries": table.entries,
+        "registers": table.registers,
+        "mask_shapes": {name: list(mask.shape) for name, mask in program.masks.items()},
+    }
+    arrays: Arrays = {
+        "encoded": program.encoded,
+        "kernel_counts": program.kernel_counts,
+        "taps": program.taps,
+        "label": np.array([number[label] for label in program.labels], np.uint16),
+    }
+    arrays |= {f"mask/{name}": np.packbits(mask) for name, mask in program.masks.items()}
+    arrays |= {f"order/{name}": order.astype(np.uint32) for name, order in table.orders.items()}
+    text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
+    checksum = np.frombuffer(_checksum(text, arrays), np.uint8)
+    with Path(path).open("wb") as file:
+        np.savez_compressed(file, header=text, checksum=checksum, **arrays)
+
+
+def load_program(path: str | Path) -> Program:
+    """The program that `save_program` wrote.
+
+    Raises:
+        DataError: the file is missing, damaged, or of another instruction set.
+    """
+    text, arrays = _read(Path(path))
+    try:
+        header: dict[str, Any] = json.loads(text.tobytes())
+        if header["format"] != FORMAT:
+            raise DataError(f"{path} has the format {header['format']!r}: expected {FORMAT!r}; compile it again")
+        _check_identity(path, header)
+        return _program(header, arrays)
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as problem:
+        raise DataError(f"{path} is no program: {problem!r}; compile it again") from problem
+
+
+def check_machine(program: Program, machine: Machine) -> None:
+    """Refuse a machine other than the program's.
+
+    Raises:
+        DataError: with every field that differs.
+    """
+    different = explain_mismatch(machine, program.machine)
+    if different:
+        raise DataError(f"the program is for another machine: {different}; compile it for {machine.name}")
+
+
+def _read(path: Path) -> tuple[NDArray[np.uint8], Arrays]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
+        raise DataError(f"{path} cannot be read as a program: {problem}") from problem
+    missing = {"header", "checksum", "encoded", "kernel_counts", "taps", "label"} - set(arrays)
+    if missing:
+        raise DataError(f"{path} is no program: it lacks {', '.join(sorted(missing))}")
+    text, checksum = arrays.pop("header"), arrays.pop("checksum")
+    if _checksum(text, arrays) != checksum.tobytes():
+        raise DataError(f"{path} is damaged: its checksum does not match; compile it again")
+    return text, arrays
+
+
+def _checksum(text: NDArray[np.uint8], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    digest = hashlib.sha256(text.tobytes())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.digest()
+
+
+def _check_identity(path: str | Path, header: Mapping[str, Any]) -> None:
+    record = header["identity"]
+    if record["instruction_set"] != instruction_set_digest():
+        machine = Machine.from_dict(header["machine"])
+        raise DataError(f"{path} is of another instruction set: {explain_mismatch(machine, record)}; compile it again")
+
+
+def _program(header: dict[str, Any], arrays: Arrays) -> Program:
+    machine, network = Machine.from_dict(header["machine"]), Network.from_dict(header["network"])
+    recipe, found = Recipe.from_dict(header["recipe"]), stages(network)
+    masks = {
+        name: np.unpackbits(arrays[f"mask/{name}"], count=int(np.prod(shape))).reshape(shape).astype(np.bool_)
+        for name, shape in header["mask_shapes"].items()
+    }
+    orders = {name.removeprefix("order/"): array.astype(np.int64) for name, array in arrays.items() if name.startswith("order/")}
+    matrices = tuple(
+        KernelMatrix(
+            in_memory(
+                stage,
+                alive_kernels(stage, masks.get(f"{stage.name}.weight")),
+                orders[stage.target.name],
+                orders[stage.source.name],
+            ),
+            block_rows,
+        )
+        for stage, block_rows in zip(found, header["block_rows"], strict=True)
+    )
+    regions = {values["name"]: Region(**values) for values in header["regions"]}
+    phases = tuple(ScheduledPhase.from_dict(values) for values in header["schedule"])
+    labels = [Label(*item) for item in header["labels"]]
+    mode = header["mode"]
+    return Program(
+        machine=machine,
+        network=network,
+        batch=header["batch"],
+        recipe=recipe,
+        mode=mode,
+        count_padding=header["count_padding"],
+        masks=masks,
+        encoded=arrays["encoded"].reshape(-1, INSTRUCTION_BYTES),
+        layout=MemoryLayout(
+            table=RegionTable(regions, orders, header["entries"], header["registers"]),
+            network=network,
+            recipe=recipe,
+            batch=header["batch"],
+            lanes=machine.lanes,
+            stages=found,
+            matrices=matrices,
+            trains=mode == "train",
+        ),
+        labels=tuple(labels[number] for number in arrays["label"].tolist()),
+        kernel_counts=arrays["kernel_counts"],
+        taps=arrays["taps"],
+        schedule=Schedule(_tilings(header["block_rows"], [stage.name for stage in found], phases), phases),
+    )
+
+
+def _tilings(block_rows: list[int], names: list[str], phases: tuple[ScheduledPhase, ...]) -> tuple[LayerTiling, ...]:
+    chosen = {(phase.layer, phase.phase): phase.tiling for phase in phases}
+    return tuple(
+        LayerTiling(rows, chosen[name, "ff"], chosen.get((name, "ng")), chosen.get((name, "wg")))
+        for name, rows in zip(names, block_rows, strict=True)
+    )
