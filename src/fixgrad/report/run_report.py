@@ -182,7 +182,7 @@ def _cost(plan: Plan, masks: Masks, machine: Machine) -> StepCost:
 def _comparison(path: Path, checkpoint: Checkpoint, given: Path | None) -> Comparison | None:
     if given is None and checkpoint.plan.arithmetic is Arithmetic.FLOAT:
         return None
-    float_run = given or find_float_run(path.resolve())
+    float_run = given or find_float_run(path.resolve() if path.name in ("", "..") else path)
     if float_run is None:
         return None
     other = _newest(RunFolder.open(float_run))
