@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import pickle
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
@@ -398,6 +399,39 @@ def test_a_bias_that_leaves_32_bits_raises_the_flag():
         each.calibrate(codes, labels)
     assert_same_trace(reference.step(codes, labels), executor.step(codes, labels, trace=True))
     assert executor.to_state().overflows == {"linear0/ff"}
+
+
+def test_a_copy_and_a_pickle_go_on_alone():
+    network, recipe = NETWORKS["ragged_pools"], Recipe()
+    (codes, labels), (more, classes) = batches(network, 5, 2)
+    executor = TorchExecutor(network, start(network, recipe), recipe, TOTAL_STEPS)
+    executor.calibrate(codes, labels)
+    copies = [copy.deepcopy(executor), pickle.loads(pickle.dumps(executor))]
+    for each in (executor, *copies):
+        each.step(codes, labels)
+        each.step(more, classes)
+    for each in copies:
+        assert_same_state(executor.to_state(), each.to_state())
+
+
+def test_conversions_leave_the_integers_alone():
+    network, recipe = NETWORKS["digits"], Recipe()
+    executor = TorchExecutor(network, start(network, recipe), recipe, TOTAL_STEPS)
+    types = {name: buffer.dtype for name, buffer in executor.named_buffers()}
+    executor.double().to(torch.bfloat16).to("cpu")
+    assert {name: buffer.dtype for name, buffer in executor.named_buffers()} == types
+    assert set(types.values()) == {torch.int32, torch.int8, torch.bool}
+    codes, labels = next(batches(network, 4, 1))
+    executor.calibrate(codes, labels)
+    executor.step(codes, labels)
+    assert executor.steps_done == 1
+
+
+def test_a_step_before_calibration_is_refused():
+    network = NETWORKS["single_layer"]
+    executor = TorchExecutor(network, start(network, Recipe()), Recipe(), TOTAL_STEPS)
+    with pytest.raises(UsageError, match="call calibrate"):
+        executor.step(np.zeros((1, 5), np.int8), np.zeros(1, np.int64))
 
 
 def test_wide_codes_between_layers_are_refused():

@@ -93,16 +93,17 @@ class TorchExecutor(nn.Module):
 
     def calibrate(self, x: Any, labels: Any, *, nhwc: bool = False) -> None:
         """Fill the empty scale histories from one batch, layer by layer: forward, loss, backward. Nothing is updated."""
-        codes = self._input(x, nhwc)
-        self._run(codes, self._labels(labels, len(codes)), None, keep=False)
+        with self.kernels.workers.alone():
+            codes = self._input(x, nhwc)
+            self._run(codes, self._labels(labels, len(codes)), None, keep=False)
 
     def predict(self, x: Any, *, nhwc: bool = False) -> Tensor:
         """Logit codes [batch, classes], int32 (int8 for logits of 8 bits), with the scales in force."""
-        codes = self._input(x, nhwc)
-        run = StepRecord(False, len(codes))
         with self.kernels.workers.alone():
+            codes = self._input(x, nhwc)
+            run = StepRecord(False, len(codes))
             self._forward(codes, run, inference=True)
-        return run.activations[self.network.logits]
+            return run.activations[self.network.logits]
 
     def step(self, x: Any, labels: Any, *, nhwc: bool = False, trace: bool = False) -> StepReport:
         """One training step.
@@ -114,12 +115,16 @@ class TorchExecutor(nn.Module):
             trace: whether the report shall carry every tensor of the step.
 
         Raises:
+            UsageError: before `calibrate`.
             DataError: codes or labels of the wrong shape or range.
         """
-        codes = self._input(x, nhwc)
-        classes = self._labels(labels, len(codes))
-        table = step_table(self.network, self._host, self.recipe, self.total_steps, len(codes))
-        seen = self._run(codes, classes, table, keep=trace)
+        if self.network.logits not in self._host.error_scales:
+            raise UsageError("no tensor has a scale yet: call calibrate(x, labels) with one batch before the first step")
+        with self.kernels.workers.alone():
+            codes = self._input(x, nhwc)
+            classes = self._labels(labels, len(codes))
+            table = step_table(self.network, self._host, self.recipe, self.total_steps, len(codes))
+            seen = self._run(codes, classes, table, keep=trace)
         finish_step(self._host, seen)
         return StepReport(
             seen.loss,
@@ -186,11 +191,10 @@ class TorchExecutor(nn.Module):
     def _run(self, x: Tensor, labels: NDArray[np.int64], table: StepTable | None, keep: bool) -> Trace:
         """Forward, loss, backward and, with a table, the update of each layer as soon as its NG is done."""
         run = StepRecord(keep, len(x), table)
-        with self.kernels.workers.alone():
-            self._forward(x, run, inference=False)
-            self._loss(run, labels)
-            self._backward(run)
-            return run.report()
+        self._forward(x, run, inference=False)
+        self._loss(run, labels)
+        self._backward(run)
+        return run.report()
 
     def _forward(self, x: Tensor, run: StepRecord, inference: bool) -> None:
         run.activations[INPUT], run.fracs[INPUT] = x, self.network.input_frac
@@ -318,7 +322,7 @@ class TorchExecutor(nn.Module):
         expected = (*shape[1:], shape[0]) if nhwc and len(shape) == 3 else shape
         if tuple(codes.shape[1:]) != tuple(expected) or len(codes) == 0:
             raise DataError(f"the input has shape {tuple(codes.shape)}: {self.network.name} reads (batch, {expected})")
-        if codes.is_floating_point() or int(codes.amin()) < -LARGEST_CODE or int(codes.amax()) > LARGEST_CODE:
+        if codes.is_floating_point() or _exceeds(codes):
             raise DataError(f"the input holds {codes.dtype} beyond 8-bit codes: it must be integers of -127 to 127")
         if codes.dim() == 4 and not nhwc:
             codes = codes.permute(0, 2, 3, 1)
@@ -334,6 +338,12 @@ class TorchExecutor(nn.Module):
                 f"{self.network.classes - 1}"
             )
         return codes
+
+
+def _exceeds(codes: Tensor) -> bool:
+    """Whether a code lies outside of -127..127."""
+    low, high = torch.aminmax(codes)
+    return int(low) < -LARGEST_CODE or int(high) > LARGEST_CODE
 
 
 def _check_widths(network: Network) -> None:

@@ -3,7 +3,7 @@
 import itertools
 
 #: Bytes of the buffers of one tile: they stay in a core's cache from im2col to the requantised codes.
-TILE_BYTES = 3 << 19
+TILE_BYTES = 2 << 20
 #: Work below this many bytes takes less time than waking another thread.
 _SMALL_BYTES = 1 << 18
 

@@ -33,6 +33,10 @@ class Workers:
         if self._pool is not None:
             self._start(self._pool)
 
+    def __reduce__(self) -> tuple[Callable[[int], "Workers"], tuple[int]]:
+        """A copy, also one in another process, is that process's team."""
+        return workers, (self.count,)
+
     def _start(self, pool: ThreadPoolExecutor) -> None:
         """Starts all threads, and gives back the process-wide default that `set_num_threads` leaves behind."""
         before = torch.get_num_threads()
