@@ -22,6 +22,11 @@ COMMANDS: dict[str, str] = {
     "train": "Train a network in sparse 8-bit fixed point, or in float for comparison.",
     "report": "Show accuracy beside float training, densities and cost of a run; write RUN/report.json.",
     "cost": "Bound the time of a training step on a machine, by its MACs and its DRAM bytes.",
+    "compile": "Compile a training step into a program; show its tiling, memory layout and instructions.",
+    "check": "Say whether a training step fits a machine, and if not, why and what would help.",
+    "simulate": "Compile a training step and simulate its time, DRAM bytes and energy, layer by layer.",
+    "verify": "Train some steps on several executors and compare every tensor bit by bit.",
+    "compare": "Put a machine's simulated step beside every published platform.",
     "machine": "List, show and make descriptions of machines.",
 }
 """Name of each command -> the line about it in `fixgrad --help`, in the order shown there.

@@ -3,8 +3,8 @@
 Two bounds, the larger rules:
 
 *Compulsory.* Every tensor that a phase reads or writes crosses the pins once: operands of live kernels, feature maps of
-channels that a live kernel reads, what is stored. Whatever still lies on chip from the phase before need not be read again, so
-the maps that are read count only as far as they exceed the on-chip memory.
+channels that a live kernel reads, what is stored. What lies in the input buffers from the phase before need not be read again,
+so inputs count only as far as they exceed what these can hold; results always go through memory.
 
 *Hong and Kung.* However the MACs are ordered, cut the order into segments that each move T bytes. A segment can touch no more
 than what was on chip at its beginning (S bytes), what stays on chip at its end (S), and what it moves (T). A set of MACs that
@@ -42,6 +42,11 @@ def on_chip_bytes(machine: Machine) -> int:
         + machine.kernel_words * (COORDINATE_BYTES + 9)
     )
     return machine.pes * per_pe
+
+
+def input_bytes(machine: Machine) -> int:
+    """Different bytes that the input buffers hold: the PEs of a group hold different words, all groups the same."""
+    return machine.pes_per_group * machine.input_words * machine.lanes
 
 
 def segment_macs(total: float, reuse: float, sizes: tuple[float, float, float]) -> float:
@@ -82,20 +87,20 @@ def layer_bound(
     taps, kernels = prod(layer.weight_shape[2:]), int(alive.sum())
     maps = maps_of(network, layer)
     inputs, outputs = _live_share(layer, alive, maps)
-    kept = on_chip_bytes(machine)
+    kept = input_bytes(machine)
     if phase == "ff":
-        read, written = inputs, maps.stored * (1 + (layer.out_bits > 8))
+        read, other = inputs, maps.stored * (1 + (layer.out_bits > 8))
         weights = kernels * (taps + COORDINATE_BYTES) + BIAS_BYTES * layer.out_channels * layer.bias
     elif phase == "ng":
-        read, written = outputs, maps.source * _window_area(network, layer)
+        read, other = outputs, maps.source * _window_area(network, layer)
         weights = kernels * (taps + COORDINATE_BYTES)
     else:
-        read, written = inputs + outputs, 0
+        read, other = inputs, outputs
         weights = kernels * (COORDINATE_BYTES + taps * _update_bytes(recipe))
-    compulsory = max(read * images - kept, 0) + written * images + weights
+    compulsory = max(read * images - kept, 0) + other * images + weights
     macs = kernels * kernel_macs(network, layer, Phase(phase), False) * batch
     sizes = (1.0, 1.0, _least_result(phase, maps))
-    return LayerBound(compulsory, int(hong_kung_bytes(macs, kept, _window_reuse(layer, phase), sizes)))
+    return LayerBound(compulsory, int(hong_kung_bytes(macs, on_chip_bytes(machine), _window_reuse(layer, phase), sizes)))
 
 
 def _window_area(network: Network, layer: MacLayer) -> int:

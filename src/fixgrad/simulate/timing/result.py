@@ -1,6 +1,6 @@
 """What a simulated step took: by layer and phase, by cause, and in all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from fixgrad.machine.energy import StepEnergy
@@ -85,7 +85,7 @@ class StepTiming:
         count_padding: whether taps in the zero padding took a cycle.
         dram: fidelity of the DRAM model.
         cycles: of the whole step.
-        clock_mhz: of the machine.
+        clock_mhz, macs_per_cycle: of the machine.
         pass_gop: operations of one dense pass over the batch, padding included, in GOP.
         layers: phase by phase in the order of the layers.
         energy: of the step; None where there are no coefficients for the chip.
@@ -102,12 +102,17 @@ class StepTiming:
     dram: str
     cycles: int
     clock_mhz: float
+    macs_per_cycle: int
     pass_gop: float
     layers: tuple[LayerTiming, ...]
     energy: StepEnergy | None
-    resources: dict[str, float]
+    resources: dict[str, Any]
     seconds: Seconds
     instructions: int
+
+    def with_seconds(self, seconds: Seconds) -> "StepTiming":
+        """The same with another `seconds`."""
+        return replace(self, seconds=seconds)
 
     @property
     def us(self) -> float:

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fixgrad.compiler.program import Program
+from fixgrad.machine import Machine
 from fixgrad.machine.energy import Design, StepEnergy, energy_of_step
+from fixgrad.machine.energy_data import load_energy_table
+from fixgrad.machine.resources import Resources, resources_of
 from fixgrad.network.layers import MacLayer
 from fixgrad.simulate.bounds import Phase
 from fixgrad.simulate.dram import Fidelity
@@ -14,7 +17,6 @@ from fixgrad.simulate.lower_bound import layer_bound
 from fixgrad.simulate.timing.activity import step_counts
 from fixgrad.simulate.timing.assumptions import DEFAULT, Assumptions
 from fixgrad.simulate.timing.attribution import Cause
-from fixgrad.simulate.timing.chip import design_of, resources_of
 from fixgrad.simulate.timing.result import LayerTiming, Seconds, StepTiming
 from fixgrad.simulate.timing.run import Simulation
 from fixgrad.simulate.timing.work import Row
@@ -70,6 +72,7 @@ def timing_of(program: Program, simulation: Simulation, dram: Fidelity, seconds:
         AssertionError: a layer's phase moved fewer bytes than any schedule must.
     """
     dense = sum(layer.macs(program.network.shapes[layer.name]) for layer in program.network.mac_layers)
+    resources = resources_of(program.machine)
     rows = [_layer_timing(program, simulation, number, row) for number, row in enumerate(simulation.work.rows)]
     return StepTiming(
         network=program.network.name,
@@ -80,10 +83,11 @@ def timing_of(program: Program, simulation: Simulation, dram: Fidelity, seconds:
         dram=str(dram),
         cycles=simulation.cycles,
         clock_mhz=program.machine.clock_mhz,
+        macs_per_cycle=program.machine.macs,
         pass_gop=2 * dense * program.batch / 1e9,
         layers=tuple(rows),
-        energy=_energy(program, simulation),
-        resources=resources_of(program.machine),
+        energy=_energy(program, simulation, resources),
+        resources=resources.to_dict(),
         seconds=seconds,
         instructions=simulation.work.instructions,
     )
@@ -115,10 +119,16 @@ def _layer_timing(program: Program, simulation: Simulation, number: int, row: Ro
     )
 
 
-def _energy(program: Program, simulation: Simulation) -> StepEnergy | None:
-    """None for a chip or a memory without coefficients."""
-    design: Design | None = design_of(program.machine)
-    if design is None:
+def _energy(program: Program, simulation: Simulation, resources: Resources) -> StepEnergy | None:
+    """None for a chip without coefficients."""
+    machine = program.machine
+    if machine.device.part not in load_energy_table().parts:
         return None
-    seconds = simulation.cycles / (program.machine.clock_mhz * 1e6)
-    return energy_of_step(step_counts(program, simulation), design, seconds)
+    seconds = simulation.cycles / (machine.clock_mhz * 1e6)
+    return energy_of_step(step_counts(program, simulation), design_of(machine, resources), seconds)
+
+
+def design_of(machine: Machine, resources: Resources) -> Design:
+    """The machine as the energy model knows it, with the LUTs that it is estimated to take."""
+    memory = machine.memory
+    return Design(machine.device.part, resources.lut, machine.macs, machine.clock_mhz, memory.standard, memory.channels)

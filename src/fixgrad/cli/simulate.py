@@ -1,0 +1,126 @@
+"""`fixgrad simulate`: compile a training step and simulate its timing."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fixgrad.cli.step_case import (
+    BatchOption,
+    DensityOption,
+    ForwardOption,
+    JsonOption,
+    MachineOption,
+    ModelOption,
+    PaddingOption,
+    RunArgument,
+    SeedOption,
+    ShapeOption,
+    chosen_case,
+    compile_case,
+)
+
+if TYPE_CHECKING:
+    from fixgrad.compiler import Program
+    from fixgrad.simulate.timing import Simulation, StepTiming
+
+
+class Dram(StrEnum):
+    """Models of the memory."""
+
+    CLOSED = "closed"
+    BANK = "bank"
+
+
+def command(
+    run: RunArgument = None,
+    model: ModelOption = None,
+    batch: BatchOption = None,
+    density: DensityOption = None,
+    machine: MachineOption = "kcu1500",
+    count_padding: PaddingOption = False,
+    forward: ForwardOption = False,
+    seed: SeedOption = 0,
+    input_shape: ShapeOption = None,
+    dram: Annotated[Dram, typer.Option(help="Memory by closed forms, or bank by bank (slower).")] = Dram.CLOSED,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a timeline for ui.perfetto.dev or chrome://tracing.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compile a training step and simulate it: time, bound and DRAM bytes of each layer and phase, and where the time goes.
+
+    Masks are real: those of the run, or kernel-wise ones of exactly the density asked for. For the talk's own case its
+    figures stand beside.
+    """
+    from fixgrad.machine.files import machine_named
+    from fixgrad.simulate.timing import write_timeline
+
+    case, chosen = chosen_case(run, model, batch, density, seed, input_shape), machine_named(machine)
+    program, seconds = compile_case(case, chosen, forward=forward, count_padding=count_padding)
+    timing, simulation = _simulate(program, dram, seconds, keep_samples=trace is not None)
+    events = write_timeline(trace, simulation) if trace is not None else 0
+    if as_json:
+        print(json.dumps(_as_json(timing), indent=2))
+    else:
+        _print(timing, program, case.density)
+        if trace is not None:
+            print(f"{events:,} events written to {trace}: open it in ui.perfetto.dev")
+
+
+def _simulate(program: "Program", dram: Dram, seconds: float, keep_samples: bool) -> "tuple[StepTiming, Simulation]":
+    import time
+
+    from fixgrad.simulate.dram import Fidelity
+    from fixgrad.simulate.timing import simulate, timing_of
+    from fixgrad.simulate.timing.result import Seconds
+
+    fidelity = Fidelity.BANK_LEVEL if dram is Dram.BANK else Fidelity.CLOSED_FORM
+    start = time.perf_counter()
+    simulation = simulate(program, fidelity, keep_samples=keep_samples)
+    timing = timing_of(program, simulation, fidelity, Seconds(seconds, 0.0))
+    return timing.with_seconds(Seconds(seconds, time.perf_counter() - start)), simulation
+
+
+def _is_the_talks(timing: "StepTiming") -> bool:
+    from fixgrad.machine import talk
+
+    return timing.network == talk.NETWORK and timing.batch == talk.BATCH and timing.mode == "train"
+
+
+def _as_json(timing: "StepTiming") -> dict[str, Any]:
+    from fixgrad.machine import talk
+
+    fields = timing.to_dict()
+    if _is_the_talks(timing):
+        for row in fields["layers"]:
+            figure = talk.figures().get((row["name"], row["phase"]))
+            row["talk"] = None if figure is None else figure._asdict()
+        total = {"us": talk.STEP_US, "gops": talk.STEP_GOPS}
+        fields["talk"] = {"source": talk.SOURCE, "total": total, "slips": list(talk.SLIPS)}
+    return fields
+
+
+def _print(timing: "StepTiming", program: "Program", density: str) -> None:
+    from rich.console import Console
+
+    from fixgrad.machine import talk
+    from fixgrad.report import timing_tables as tables
+
+    console = Console()
+    console.width = max(console.width, tables.TABLE_WIDTH)
+    beside = _is_the_talks(timing)
+    for line in tables.timing_lines(timing, program.machine, density):
+        console.print(line, soft_wrap=True, highlight=False)
+    console.print(tables.timing_table(timing, beside))
+    if beside:
+        console.print(f"Right: {talk.SOURCE}; published, with the densities and the schedule of its machine.", soft_wrap=True)
+    console.print()
+    console.print(tables.waterfall_table(timing), highlight=False)
+    console.print()
+    if timing.energy is not None:
+        console.print(tables.energy_table(timing), highlight=False)
+        console.print()
+    console.print(tables.resources_line(timing), soft_wrap=True, highlight=False)

@@ -1,0 +1,173 @@
+"""`fixgrad verify`: do several executors compute the same bits?"""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fixgrad.cli.step_case import (
+    DensityOption,
+    JsonOption,
+    MachineOption,
+    SeedOption,
+    ShapeOption,
+    StepCase,
+    chosen_case,
+    compile_case,
+)
+from fixgrad.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fixgrad.network import Network, State
+    from fixgrad.simulate.functional import Subject, Verification
+
+EXECUTORS = ("torch", "functional", "reference")
+DIFFERENT = 1
+_PLURALS = {
+    "activation": "activations",
+    "error": "errors",
+    "gradient": "gradients",
+    "momentum": "momenta",
+    "stored": "stored tensors",
+    "operand": "operands",
+    "statistic": "range measurements",
+}
+
+
+def command(
+    model: Annotated[str, typer.Option(help="vgg11, vgg16, digits, or FILE.py:FUNCTION that returns an nn.Module.")],
+    batch: Annotated[int, typer.Option(min=1, help="Images in a step.")] = 32,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 2,
+    executors: Annotated[
+        str, typer.Option(help="Two or more of torch, functional, reference; the first is held against the others.")
+    ] = "torch,functional",
+    density: DensityOption = None,
+    machine: MachineOption = "kcu1500",
+    seed: SeedOption = 0,
+    input_shape: ShapeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train some steps on several executors and compare every tensor bit by bit.
+
+    Weights, images and labels are random. Compared are all activations, errors, gradients, momenta, stored weights, 8-bit
+    operands and range measurements of every step. The exit code is 1 on any difference; the first one is named.
+    """
+    chosen = _chosen_executors(executors)
+    if density is None and model == "vgg11":
+        density = "talk"
+    case = chosen_case(None, model, batch, density, seed, input_shape)
+    result = _verify(case, chosen, machine, steps, seed)
+    if as_json:
+        print(json.dumps(result.to_dict(), indent=2))
+    else:
+        _print(result, case)
+    if not result.equal:
+        raise typer.Exit(DIFFERENT)
+
+
+def _chosen_executors(names: str) -> list[str]:
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in chosen if name not in EXECUTORS]
+    if unknown:
+        raise UsageError(f"--executors: {unknown[0]!r} is unknown: choose two or more of {', '.join(EXECUTORS)}")
+    if len(set(chosen)) < 2:
+        raise UsageError(f"--executors is {names!r}: name two or more different ones of {', '.join(EXECUTORS)}")
+    return chosen
+
+
+def _verify(case: StepCase, executors: list[str], machine: str, steps: int, seed: int) -> "Verification":
+    from fixgrad.simulate.functional import verify
+
+    batches = list(_batches(case.network, case.batch, steps, seed))
+    state = _calibrated(case, batches[0], "torch" in executors, steps, seed)
+    subjects = [_subject(name, case, state, machine, steps) for name in executors]
+    return verify(case.network, subjects, batches)
+
+
+def _batches(
+    network: "Network", batch: int, steps: int, seed: int
+) -> "Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]]":
+    """Codes of about the spread of normalised images, and labels."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    spread = 2.0**network.input_frac
+    for _ in range(steps):
+        x = np.clip(np.rint(rng.normal(0.0, spread, (batch, *network.input_shape))), -127, 127).astype(np.int8)
+        yield x, rng.integers(0, network.classes, batch)
+
+
+def _initial(case: StepCase, seed: int) -> "State":
+    """Kaiming-normal weights, pruned by the masks."""
+    import numpy as np
+
+    from fixgrad.network import initial_state
+
+    rng = np.random.default_rng([seed, 1])
+    weights = {}
+    for name, shape in case.network.parameters.items():
+        fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 0
+        weights[name] = rng.normal(0.0, np.sqrt(2 / fan_in), shape) if fan_in else np.zeros(shape)
+    state = initial_state(case.network, weights, case.recipe)
+    for name, mask in case.masks.items():
+        if not mask.all():
+            state.parameters[name].prune(mask)
+    return state
+
+
+def _calibrated(case: StepCase, batch: Any, with_torch: bool, steps: int, seed: int) -> "State":
+    """The state before the first step: every tensor has a scale. Torch is much faster at it, where it is there anyway."""
+    state = _initial(case, seed)
+    if with_torch:
+        from fixgrad.train.executor import TorchExecutor
+
+        executor = TorchExecutor(case.network, state, case.recipe, steps)
+        executor.calibrate(*batch)
+        return executor.to_state()
+    from fixgrad.network.reference import ReferenceExecutor
+
+    ReferenceExecutor(case.network, state, case.recipe, steps).calibrate(*batch)
+    return state
+
+
+def _subject(name: str, case: StepCase, state: "State", machine: str, steps: int) -> "Subject":
+    from fixgrad.simulate.functional import FunctionalExecutor, Subject, functional_subject, reference_subject
+
+    if name == "functional":
+        from fixgrad.machine.files import machine_named
+
+        program, _ = compile_case(case, machine_named(machine), forward=False, count_padding=False)
+        return functional_subject(FunctionalExecutor(program, state, steps))
+    if name == "reference":
+        from fixgrad.network.reference import ReferenceExecutor
+
+        return reference_subject(ReferenceExecutor(case.network, _copy(case.network, state), case.recipe, steps))
+    from fixgrad.train.executor import TorchExecutor
+
+    executor = TorchExecutor(case.network, state, case.recipe, steps)
+
+    def step(x: "NDArray[np.integer[Any]]", labels: "NDArray[np.integer[Any]]") -> Any:
+        return executor.step(x, labels, trace=True).trace
+
+    return Subject("torch", step, executor.to_state)
+
+
+def _copy(network: "Network", state: "State") -> "State":
+    from fixgrad.network.state_arrays import state_from_arrays, state_to_arrays
+
+    return state_from_arrays(network, *state_to_arrays(state))
+
+
+def _print(result: "Verification", case: StepCase) -> None:
+    names = " = ".join(result.executors)
+    kinds = ", ".join(f"{count} {_PLURALS[kind]}" for kind, count in result.compared.items()) or "nothing"
+    if result.equal:
+        print(f"{names}: equal in every bit, {result.steps} steps of {case.network.name}, batch {case.batch}")
+        print(f"compared: {kinds}")
+    else:
+        print(f"{' and '.join(result.executors)} differ; compared before: {kinds}")
+        print(result.first_mismatch)
