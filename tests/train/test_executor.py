@@ -14,7 +14,7 @@ import torch
 from fixgrad.errors import DataError, UsageError
 from fixgrad.network import INPUT, Conv2d, Flatten, Linear, MaxPool2d, Network, Recipe, ReLU, Trace, initial_state
 from fixgrad.network.layers import Layer
-from fixgrad.network.models import digits
+from fixgrad.network.models import digits, vgg11
 from fixgrad.network.reference import ReferenceExecutor
 from fixgrad.network.state import State
 from fixgrad.numbers import Rounding
@@ -222,6 +222,11 @@ def test_extreme_rates(learning_rate):
 @pytest.mark.parametrize("name", ["strided", "digits", "linear_only"])
 def test_a_batch_of_one(name):
     train_both(NETWORKS[name], Recipe(), batch=1)
+
+
+@pytest.mark.slow
+def test_vgg11_equals_the_reference():
+    train_both(vgg11(), Recipe(update_rounding=Rounding.STOCHASTIC), batch=3, steps=2, prune_at=1)
 
 
 def test_zero_inputs():
