@@ -12,6 +12,8 @@ import typer
 from fixgrad.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from fixgrad.train.run import StepPrediction, TrainingRun
 
 #: The values of `fixgrad.network.Schedule` and `fixgrad.numbers.Rounding`, repeated so that --help need not import NumPy.
@@ -142,16 +144,21 @@ def command(
     """
     given = {name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")}
     _check_use(resume, checkpoint, given, model=model, data=data, out=out)
+    from rich.console import Console
+
     from fixgrad.network import Schedule
     from fixgrad.numbers import Rounding
     from fixgrad.train.plan import Arithmetic
+    from fixgrad.train.progress import reading_shown
     from fixgrad.train.request import RunRequest
     from fixgrad.train.run import TrainingRun
 
     _use_threads(threads)
     cost = _prediction(machine)
+    console = Console(stderr=as_json)
     if resume is not None:
-        run = TrainingRun.resume(resume, checkpoint, None if data_dir is None else str(data_dir))
+        with reading_shown(console) as reading:
+            run = TrainingRun.resume(resume, checkpoint, None if data_dir is None else str(data_dir), reading)
     else:
         assert model is not None
         assert data is not None
@@ -177,8 +184,9 @@ def command(
             update_rounding=Rounding(update_rounding or "nearest"),
             seed=seed,
         )
-        run = TrainingRun.begin(request, out, ["fixgrad", *sys.argv[1:]])
-    _train(run, cost, keep, tensorboard, as_json)
+        with reading_shown(console) as reading:
+            run = TrainingRun.begin(request, out, ["fixgrad", *sys.argv[1:]], reading)
+    _train(run, console, cost, keep, tensorboard, as_json)
 
 
 def _check_use(resume: Path | None, checkpoint: str | None, given: set[str], **needed: object) -> None:
@@ -215,13 +223,12 @@ def _prediction(machine: str) -> "StepPrediction":
     return step_prediction(machine)
 
 
-def _train(run: "TrainingRun", cost: "StepPrediction", keep: int | None, tensorboard: bool, as_json: bool) -> None:
-    from rich.console import Console
-
+def _train(
+    run: "TrainingRun", console: "Console", cost: "StepPrediction", keep: int | None, tensorboard: bool, as_json: bool
+) -> None:
     from fixgrad.report.epoch_lines import epoch_line, heading
     from fixgrad.train.progress import ProgressWatcher
 
-    console = Console(stderr=as_json)
     if run.is_complete:
         told = f"{run.folder.path} is complete: {run.plan.epochs} epochs; see `fixgrad report {run.folder.path}`"
         console.print(told, soft_wrap=True, highlight=False)

@@ -1,13 +1,29 @@
 """The progress bar of a run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from fixgrad.train.data.progress import Progress as ReadingProgress
 from fixgrad.train.metrics import EpochMetrics
 from fixgrad.train.trainer import StepReport, Trainer
+
+
+@contextmanager
+def reading_shown(console: Console) -> Iterator[ReadingProgress]:
+    """A bar of the images read, for data that take long to open; nothing where the console is no terminal."""
+    columns = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield show
 
 
 class ProgressWatcher:

@@ -14,6 +14,7 @@ from fixgrad.network import Network, Recipe, Schedule
 from fixgrad.network.models import model as built_in
 from fixgrad.numbers import Rounding
 from fixgrad.train.data import DataSource, open_data
+from fixgrad.train.data.progress import Progress, ignore
 from fixgrad.train.defaults import Defaults, default_prune_epoch, default_warmup, defaults_for
 from fixgrad.train.initialise import initial_weights
 from fixgrad.train.plan import Arithmetic, Plan
@@ -102,15 +103,19 @@ class Prepared(NamedTuple):
     weights: Weights
 
 
-def prepare(request: RunRequest) -> Prepared:
+def prepare(request: RunRequest, reading: Progress = ignore) -> Prepared:
     """Open the data, describe the network, and settle every number.
+
+    Args:
+        request: what is asked for.
+        reading: called with (images read, images in all), where that takes long.
 
     Raises:
         UsageError: the request makes no sense.
         FixgradError: a file is missing or damaged, or the user's own function failed.
     """
     _check(request)
-    data = open_request_data(request)
+    data = open_request_data(request, reading)
     network, weights = _network(request, data)
     defaults = defaults_for(request.model)
     batch = defaults.batch if request.batch is None else request.batch
@@ -131,10 +136,10 @@ def prepare(request: RunRequest) -> Prepared:
     return Prepared(plan, data, weights)
 
 
-def open_request_data(request: RunRequest) -> DataSource:
+def open_request_data(request: RunRequest, reading: Progress = ignore) -> DataSource:
     """The data set of a request."""
     folder = None if request.data_dir is None else Path(request.data_dir)
-    return open_data(request.data, folder, request.image_size, augment=request.augment)
+    return open_data(request.data, folder, request.image_size, augment=request.augment, progress=reading)
 
 
 def data_fingerprint(data: DataSource) -> str:

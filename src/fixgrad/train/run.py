@@ -12,6 +12,7 @@ from fixgrad.network import Network, Recipe, State, initial_state
 from fixgrad.network.state_arrays import StateArrays, state_from_arrays
 from fixgrad.train.checkpoint import Checkpoint
 from fixgrad.train.data import DataSource
+from fixgrad.train.data.progress import Progress, ignore
 from fixgrad.train.environment import environment
 from fixgrad.train.loop import TrainingLoop, Watcher
 from fixgrad.train.metrics import EpochMetrics, Timing
@@ -62,20 +63,21 @@ class TrainingRun:
         self._trainer = trainer
 
     @classmethod
-    def begin(cls, request: RunRequest, out: Path, command: Sequence[str] = ()) -> "TrainingRun":
+    def begin(cls, request: RunRequest, out: Path, command: Sequence[str] = (), reading: Progress = ignore) -> "TrainingRun":
         """A new run in the folder `out`, which must not exist; its checkpoint ``epoch-0000`` is written.
 
         Args:
             request: what to train.
             out: folder of the run.
             command: the command line, for ``config.json``.
+            reading: called with (images read, images in all), where opening the data takes long.
 
         Raises:
             UsageError: the request makes no sense, or `out` exists.
             FixgradError: the data or the user's code failed.
         """
         RunFolder.check_free(out)
-        prepared = prepare(request)
+        prepared = prepare(request, reading)
         config = {
             "config_version": CONFIG_VERSION,
             "command": list(command),
@@ -87,13 +89,16 @@ class TrainingRun:
             return cls._first(prepared, folder)
 
     @classmethod
-    def resume(cls, path: Path, checkpoint: str | None = None, data_dir: str | None = None) -> "TrainingRun":
+    def resume(
+        cls, path: Path, checkpoint: str | None = None, data_dir: str | None = None, reading: Progress = ignore
+    ) -> "TrainingRun":
         """The run in the folder `path`, after its newest checkpoint or the one named.
 
         Args:
             path: folder of the run.
             checkpoint: ``epoch-0002``: later checkpoints are set aside.
             data_dir: where the data are now, if they have moved.
+            reading: as for `begin`.
 
         Raises:
             UsageError: there is no run, or no such checkpoint, or another process trains it.
@@ -106,15 +111,16 @@ class TrainingRun:
             if data_dir is not None:
                 request = request.moved_to(data_dir)
             if not folder.epochs():  # ended before its first checkpoint
-                prepared = prepare(request)
+                prepared = prepare(request, reading)
                 _refuse_other_plan(prepared.plan, plan, f"what {path} asks for")
                 return cls._first(prepared, folder)
-            return cls._after(folder.load(checkpoint), folder, request, plan)
+            saved = folder.load(checkpoint)
+            _refuse_other_plan(saved.plan, plan, str(folder.checkpoint_path(saved.epoch)))
+            return cls._after(saved, folder, open_request_data(request, reading))
 
     @classmethod
-    def _after(cls, saved: Checkpoint, folder: RunFolder, request: RunRequest, plan: Plan) -> "TrainingRun":
-        _refuse_other_plan(saved.plan, plan, str(folder.checkpoint_path(saved.epoch)))
-        data = open_request_data(request)
+    def _after(cls, saved: Checkpoint, folder: RunFolder, data: DataSource) -> "TrainingRun":
+        plan = saved.plan
         if data_fingerprint(data) != plan.fingerprint:
             raise DataError(
                 f"the images, labels or augmentation of {data.name} are not those that {folder.path} was begun with"
