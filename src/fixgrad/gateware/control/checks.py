@@ -1,0 +1,82 @@
+"""What a decoder checks of an instruction's fields: that the group, the PE and the memory entries exist on its machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from amaranth.hdl import Value
+from amaranth.lib import data
+
+from fixgrad.machine import Machine
+from fixgrad.machine.encoding import layout
+from fixgrad.machine.instructions import BY_NAME, KINDS
+
+#: Range registers: as many as the field `statistics` can name.
+RANGE_REGISTERS = 1 << layout("POST")["statistics"].field.bits
+#: Value of the field `pe` that means all PEs of a group.
+ALL_PES = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The sum of some fields is at most a limit plus other fields, unless one field has a certain value.
+
+    Attributes:
+        terms: fields that are added.
+        limit: what their sum may not exceed.
+        plus: fields that are added to the limit.
+        unless: (field, value) with which the check does not apply.
+    """
+
+    terms: tuple[str, ...]
+    limit: int
+    plus: tuple[str, ...] = ()
+    unless: tuple[str, int] | None = None
+
+    def holds(self, fields: Mapping[str, int]) -> bool:
+        """Whether an instruction with these fields passes."""
+        if self.unless and fields[self.unless[0]] == self.unless[1]:
+            return True
+        return sum(fields[name] for name in self.terms) <= self.limit + sum(fields[name] for name in self.plus)
+
+    def gates(self, fields: data.View) -> Value:
+        """The same in hardware."""
+        left, right = Value.cast(0), Value.cast(self.limit)
+        for name in self.terms:
+            left = left + fields[name]
+        for name in self.plus:
+            right = right + fields[name]
+        holds: Value = left <= right
+        return holds | (fields[self.unless[0]] == self.unless[1]) if self.unless else holds
+
+
+def _entry(name: str, entries: int) -> Check:
+    """A field is the number of one of `entries` entries."""
+    return Check((name,), entries - 1)
+
+
+def checks(machine: Machine) -> dict[str, tuple[Check, ...]]:
+    """Kind of instruction -> what is checked of it."""
+    every_kind = {
+        "group": (_entry("group", machine.groups),),
+        "pe": (Check(("pe",), machine.pes_per_group - 1, unless=("pe", ALL_PES)),),
+        "param": (_entry("param", machine.param_words),),
+        "images": (Check(("images",), machine.lanes),),
+        "buffer": (_entry("buffer", machine.input_words),),
+        "lane_base": (_entry("lane_base", machine.lane_words),),
+        "gradient_base": (_entry("gradient_base", machine.gradient_words),),
+    }
+    particular = {
+        "LOAD_PARAMS": (Check(("first", "count"), machine.param_words),),
+        "STATISTICS": (Check(("count",), RANGE_REGISTERS),),
+    }
+    found: dict[str, tuple[Check, ...]] = {}
+    for kind in KINDS:
+        names = {field.name for field in BY_NAME[kind.name].fields}
+        mine = [check for name, of in every_kind.items() if name in names for check in of]
+        for pe in range(machine.pes_per_group):
+            for prefix in ("in", "out"):
+                for low, high in (("top", "bottom"), ("left", "right")):
+                    if f"{prefix}{pe}_{low}" in names:
+                        mine.append(Check((f"{prefix}{pe}_{low}",), 0, plus=(f"{prefix}{pe}_{high}",)))
+        found[kind.name] = (*mine, *particular.get(kind.name, ()))
+    return found
