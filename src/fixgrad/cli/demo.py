@@ -43,7 +43,9 @@ def command(
     begun = time.perf_counter()
     machine_named(machine)  # an unknown name is refused before anything is trained
     console = Console(stderr=as_json)
-    console.print(f"Training digits, {seeds} seeds, in dense float and in sparse 8-bit fixed point", highlight=False)
+    console.print(
+        f"Training digits, {seeds} seed{'s' * (seeds > 1)}, in dense float and in sparse 8-bit fixed point", highlight=False
+    )
     with _folder(out) as folder, _progress(console, 2 * seeds) as progress:
         demo = run_demo(folder, seeds, epochs, machine, progress)
     if as_json:
