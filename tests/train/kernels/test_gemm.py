@@ -113,3 +113,19 @@ def test_a_path_can_be_forced(path):
 def test_unknown_path():
     with pytest.raises(UsageError, match="path 'int4' is unknown: choose auto, int8, fp32, fp64"):
         choose_path("int4", CPU)
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(1, 1, 1), (16, 8, 8), (17, 27, 10), (24, 64, 40), (33, 9, 3)])
+def test_shapes_that_a_gpu_refuses_are_filled_up(rows, depth, columns, monkeypatch):
+    """On a GPU `_int_mm` takes more than 16 rows, and a depth and columns that are multiples of 8."""
+
+    def particular(a, b):
+        assert a.shape[0] > 16
+        assert a.shape[1] % 8 == b.shape[1] % 8 == 0
+        return (a.int() @ b.int()).int()
+
+    rng = np.random.default_rng(rows)
+    a = torch.from_numpy(rng.integers(-127, 128, (rows, depth), np.int8))
+    b = torch.from_numpy(rng.integers(-127, 128, (depth, columns), np.int8))
+    monkeypatch.setattr(module.torch, "_int_mm", particular)
+    assert torch.equal(module._cuda_int8_gemm(a, b), a.int() @ b.int())
