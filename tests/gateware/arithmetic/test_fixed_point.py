@@ -174,3 +174,10 @@ def test_no_shift_widens_its_value() -> None:
 
     for found, expected in shapes():
         assert found == expected
+
+
+def test_product_of_words_every_value(evaluate: Evaluate) -> None:
+    for width in (3, 4, 8, 9):
+        cases = list(product(range(16), range(16)))
+        found = evaluate(lambda a, b, width=width: gates.product_of_words(a, b, width), [unsigned(4), unsigned(4)], cases)
+        assert found == [a * b % (1 << width) for a, b in cases]

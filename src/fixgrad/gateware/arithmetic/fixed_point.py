@@ -107,6 +107,19 @@ def align(value: Value, left: Value, bits: int) -> Value:
     return Mux(left[-1], lowered, raised).as_signed()
 
 
+def product_of_words(left: Value, right: Value, width: int) -> Value:
+    """left * right modulo 2**width, both unsigned, out of adders: an address is not worth a multiplier."""
+    rows = (Mux(bit, Cat(Const(0, place), left), 0)[:width] for place, bit in enumerate(right) if place < width)
+    return _sum_of([*rows])[:width]
+
+
+def _sum_of(values: list[Value]) -> Value:
+    """The sum, by a tree of adders."""
+    while len(values) > 1:
+        values = [a + b for a, b in zip(values[::2], values[1::2], strict=False)] + values[len(values) // 2 * 2 :]
+    return values[0]
+
+
 def absolute(value: Value) -> Value:
     """|value| of a signed value, unsigned and as wide: the most negative one fits too."""
     return Mux(value[-1], -value, value)[: len(value)]
