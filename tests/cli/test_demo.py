@@ -24,6 +24,9 @@ def test_a_short_demo_writes_what_it_prints(fixgrad, tmp_path: Path) -> None:  #
     assert mean["macs_kept"] <= MACS_LIMIT
     assert mean["step_seconds"] * 1e6 == pytest.approx(run["step_cost"]["total"]["us"])
     assert mean["step_seconds"] < mean["dense_step_seconds"]
+    assert mean["step_kind"] == mean["dense_step_kind"] == run["step_cost"]["kind"] == "simulated"
+    assert "compiled and simulated" in " ".join(done.stdout.split())
+    assert "bound" not in done.stdout
     assert run["accuracy"]["float"]["differences"] == []
     assert {path.name for path in (out / "seed-0").iterdir()} == {"fixed", "float"}
     assert json.loads((out / "seed-0" / "fixed" / "report.json").read_text()) == run

@@ -11,15 +11,20 @@ import pytest
 import torch
 from rich.console import Console
 
+from fixgrad.compiler import compile_step
 from fixgrad.errors import DataError, UsageError
 from fixgrad.machine import preset
+from fixgrad.machine.files import save_machine
+from fixgrad.network import Recipe
 from fixgrad.network.models import model
+from fixgrad.report.predicted_step import PredictedStep, predicted_step, step_prediction
 from fixgrad.report.run_report import RunReport, find_float_run, report_run, write_report
 from fixgrad.report.run_tables import report_tables
-from fixgrad.report.step_cost import cost_with_masks, step_prediction
 from fixgrad.report.storage import BLOCK
 from fixgrad.simulate.bounds import step_cost
+from fixgrad.simulate.timing import simulate_step
 from fixgrad.train.checkpoint import read_checkpoint
+from fixgrad.train.metrics import PredictionKind
 from fixgrad.train.plan import Arithmetic
 from fixgrad.train.request import RunRequest
 from fixgrad.train.run import TrainingRun
@@ -66,9 +71,14 @@ def test_accuracy_is_that_of_the_newest_checkpoints(runs: Path, report: RunRepor
 def test_layers_and_cost_follow_from_the_masks(runs: Path, report: RunReport) -> None:
     checkpoint = read_checkpoint(runs / "a" / "checkpoints" / "epoch-0002.safetensors")
     masks = {name: checkpoint.state.arrays[f"mask/{name}.weight"] for name in ("conv1", "conv2", "conv3", "dense4", "dense5")}
-    assert report.cost == step_cost(model("digits"), masks, preset("kcu1500"), 240)
-    assert report.dense_cost == step_cost(model("digits"), None, preset("kcu1500"), 240)
-    assert report.cost.total_us < report.dense_cost.total_us
+    by_parameter = {f"{name}.weight": mask for name, mask in masks.items()}
+    for step, of_step in ((report.step, by_parameter), (report.dense_step, None)):
+        expected = simulate_step(compile_step(model("digits"), of_step, preset("kcu1500"), 240, report.plan.recipe))
+        assert (step.kind, step.reason) == (PredictionKind.SIMULATED, "")
+        assert step.figures.layers == expected.layers
+        assert (step.us, step.gops) == (expected.us, expected.gops)
+    assert report.step.us < report.dense_step.us
+    assert report.step.us > step_cost(model("digits"), masks, preset("kcu1500"), 240).total_us
     for layer in model("digits").mac_layers:
         alive = int(masks[layer.name].sum())
         taps = int(np.prod(layer.weight_shape[2:]))
@@ -89,7 +99,8 @@ def test_json_has_it_all(runs: Path, report: RunReport) -> None:
     assert written["kept"] == {"weights": report.metrics.weights_kept, "macs": report.metrics.macs_kept}
     assert [layer["name"] for layer in written["layers"]] == ["conv1", "conv2", "conv3", "dense4", "dense5"]
     assert [epoch["epoch"] for epoch in written["epochs"]] == [1, 2]
-    assert written["step_cost"]["total"]["us"] == report.cost.total_us
+    assert written["step_cost"]["total"]["us"] == report.step.us
+    assert [written[name]["kind"] for name in ("step_cost", "dense_step_cost")] == ["simulated"] * 2
 
 
 def test_tables_show_what_json_has(report: RunReport) -> None:
@@ -103,17 +114,21 @@ def test_tables_show_what_json_has(report: RunReport) -> None:
         "pruned after epoch 1",
         "32x32x3x3",
         "40.0 %",
-        f"{report.cost.total_gops:.1f}",
-        "kcu1500",
+        f"{report.step.gops:.1f}",
+        "on kcu1500, simulated (",
+        f"{report.dense_step.us / report.step.us:.2f} times as fast as dense",
+        "Phases, simulated",
+        "c: compute",
     ):
         assert part in shown
+    assert "at least" not in shown
 
 
 def test_a_float_run_has_a_report_without_operands(runs: Path) -> None:
     report = report_run(runs / "a-float")
     assert report.comparison is None
     assert report.storage == {}
-    assert report.cost == report.dense_cost
+    assert report.step == report.dense_step
     assert all(layer["storage"] is None for layer in report.to_dict()["layers"])
     Console(file=StringIO()).print(report_tables(report))
 
@@ -173,7 +188,68 @@ def test_the_prediction_of_the_loop_is_the_cost_of_the_report(report: RunReport)
     masks = {name.removeprefix("mask/"): mask for name, mask in arrays.items() if name.startswith("mask/")}
     plan, prediction = report.plan, step_prediction("kcu1500")
     assert prediction.machine == "kcu1500"
-    assert prediction.seconds(plan.network, masks, plan.batch, plan.recipe) == report.cost.total_us / 1e6
-    assert cost_with_masks(plan.network, {}, preset("kcu1500"), plan.batch, plan.recipe) == report.dense_cost
+    assert prediction.predict(plan.network, masks, plan.batch, plan.recipe) == (report.step.us / 1e6, "simulated", "")
     with pytest.raises(UsageError, match="did you mean"):
         step_prediction("kcu-1500")
+
+
+def test_equal_masks_are_simulated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fixgrad.report import predicted_step as module
+
+    compiled: list[object] = []
+
+    def counted(*arguments: object) -> object:
+        compiled.append(arguments)
+        return compile_step(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "compile_step", counted)
+    module._predicted.cache_clear()
+    network, machine, recipe = model("digits"), preset("kcu1500"), Recipe()
+    mask = np.ones((32, 32), bool)
+    dense = predicted_step(network, {}, machine, 8, recipe)
+    assert predicted_step(network, {"conv2.weight": mask}, machine, 8, recipe) is dense
+    mask[:, ::2] = False  # the same array, as a trainer prunes it
+    pruned = predicted_step(network, {"conv2.weight": mask}, machine, 8, recipe)
+    assert pruned.us < dense.us
+    assert predicted_step(network, {"conv2.weight": mask.copy()}, machine, 8, recipe) is pruned
+    assert len(compiled) == 2
+    mask[0, 0] = True
+    assert predicted_step(network, {"conv2.weight": mask}, machine, 8, recipe) is not pruned
+    assert len(compiled) == 3
+
+
+def test_what_does_not_fit_is_bounded_and_says_why(runs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "small.json"
+    whole = preset("kcu1500")
+    small = replace(whole, name="small", memory=replace(whole.memory, bytes_total=1 << 20))
+    save_machine(small, path)
+    report = report_run(runs / "a", machine=str(path))
+    checkpoint = read_checkpoint(runs / "a" / "checkpoints" / "epoch-0002.safetensors")
+    masks = {name: checkpoint.state.arrays[f"mask/{name}.weight"] for name in ("conv1", "conv2", "conv3", "dense4", "dense5")}
+    assert report.step.kind is PredictionKind.BOUND
+    assert report.step.figures == step_cost(model("digits"), masks, small, 240, report.plan.recipe)
+    assert "bytes of memory" in report.step.reason
+    assert report.step.reason.count("\n") == 0
+    written = report.to_dict()["step_cost"]
+    assert (written["kind"], written["reason"]) == ("bound", report.step.reason)
+    console = Console(file=StringIO(), width=400)
+    console.print(report_tables(report))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    for part in ("at least on small, a bound", "not simulated", report.step.reason, "Phases, at least", "m: the memory rules"):
+        assert part in shown
+
+
+def test_a_bound_and_a_simulated_time_have_no_ratio() -> None:
+    network, machine, recipe = model("digits"), preset("kcu1500"), Recipe()
+    simulated = predicted_step(network, {}, machine, 8, recipe)
+    bound = PredictedStep(step_cost(network, {}, machine, 8, recipe), "does not fit")
+    assert simulated.times_as_fast_as(bound) is None
+    assert bound.times_as_fast_as(simulated) is None
+    assert simulated.times_as_fast_as(simulated) == 1.0
+
+
+def test_masks_that_do_not_fit_the_network_are_refused() -> None:
+    network, machine, recipe = model("digits"), preset("kcu1500"), Recipe()
+    for masks in ({"conv9.weight": np.zeros((2, 2), bool)}, {"conv2.weight": np.zeros((2, 2), bool)}):
+        with pytest.raises(UsageError, match=r"conv[29]"):
+            predicted_step(network, masks, machine, 8, recipe)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fixgrad.report.epoch_lines import epoch_line, heading
+from fixgrad.report.epoch_lines import bound_line, epoch_line, heading
 from fixgrad.report.units import byte_count, duration, percent
-from fixgrad.train.metrics import EpochMetrics, Timing
+from fixgrad.train.metrics import EpochMetrics, PredictionKind, Timing
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ METRICS = EpochMetrics(3, 30, 0.5, 0.91, 0.895, 0.01, 0.302, 0.356, 0.00012, "er
 
 
 def test_the_line_of_an_epoch_stands_under_its_heading() -> None:
-    line = epoch_line(METRICS, Timing(12.3, 0.0853, "kcu1500"), classes=10)
+    line = epoch_line(METRICS, Timing(12.3, 0.0853, "kcu1500", PredictionKind.SIMULATED), classes=10)
     above = heading("kcu1500")
     for name, value in (
         ("loss", "0.5000"),
@@ -58,6 +58,15 @@ def test_the_line_of_an_epoch_stands_under_its_heading() -> None:
     assert line.endswith("12.3 s  85.3 ms")
     assert epoch_line(METRICS, Timing(12.3), classes=10).endswith("12.3 s")
     assert heading(None).endswith("time")
+
+
+def test_a_bound_is_told_from_a_simulated_time() -> None:
+    bound = Timing(12.3, 0.0853, "tiny", PredictionKind.BOUND, "no memory")
+    assert heading("tiny").endswith("time  step on tiny")
+    assert epoch_line(METRICS, bound, classes=10).endswith("12.3 s  85.3 ms at least")
+    assert bound_line(bound) == "the step on tiny is a bound, not simulated: no memory"
+    assert bound_line(Timing(12.3, 0.0853, "tiny", PredictionKind.SIMULATED)) is None
+    assert bound_line(Timing(12.3)) is None
 
 
 def test_what_should_not_be_stands_at_the_end() -> None:

@@ -218,7 +218,7 @@ def _use_threads(threads: int | None) -> None:
 
 
 def _prediction(machine: str) -> "StepPrediction":
-    from fixgrad.report.step_cost import step_prediction
+    from fixgrad.report.predicted_step import step_prediction
 
     return step_prediction(machine)
 
@@ -226,7 +226,7 @@ def _prediction(machine: str) -> "StepPrediction":
 def _train(
     run: "TrainingRun", console: "Console", cost: "StepPrediction", keep: int | None, tensorboard: bool, as_json: bool
 ) -> None:
-    from fixgrad.report.epoch_lines import epoch_line, heading
+    from fixgrad.report.epoch_lines import bound_line, epoch_line, heading
     from fixgrad.train.progress import ProgressWatcher
 
     if run.is_complete:
@@ -247,11 +247,15 @@ def _train(
         if not as_json:
             console.print(heading(cost.machine), soft_wrap=True, highlight=False, style="bold")
         watchers.append(stack.enter_context(ProgressWatcher(console, run.plan.epochs)))
+        told_bound = None
         for metrics, timing in run.train(watchers, cost, keep):
             if as_json:
                 print(json.dumps({**metrics.to_dict(), **timing.to_dict()}), flush=True)
             else:
                 console.print(epoch_line(metrics, timing, run.plan.network.classes), soft_wrap=True, highlight=False)
+                if (why := bound_line(timing)) != told_bound and why is not None:
+                    console.print(why, soft_wrap=True, highlight=False, markup=False)
+                told_bound = why
 
 
 @contextmanager

@@ -8,9 +8,8 @@ from fixgrad.errors import UsageError
 from fixgrad.machine import Machine
 from fixgrad.machine.files import machine_named
 from fixgrad.network.state_arrays import state_from_arrays
-from fixgrad.report.step_cost import Masks, cost_with_masks
+from fixgrad.report.predicted_step import Masks, PredictedStep, predicted_step
 from fixgrad.report.storage import LayerStorage, weight_storage
-from fixgrad.simulate.bounds import StepCost
 from fixgrad.train.checkpoint import Checkpoint
 from fixgrad.train.metrics import EpochMetrics
 from fixgrad.train.plan import Arithmetic, Plan
@@ -19,7 +18,7 @@ from fixgrad.train.run_folder import RunFolder
 
 REPORT = "report.json"
 #: Raised when the meaning of a field changes.
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +46,8 @@ class RunReport:
         path: of the run's folder.
         checkpoint: its newest.
         comparison: with float training, if there is a run of it.
-        cost: of a training step with the masks of the run.
-        dense_cost: of a step with nothing pruned.
+        step: a training step with the masks of the run, predicted.
+        dense_step: one with nothing pruned.
         storage: of the operand weights by layer; empty for a float run, whose weights are no operands.
         config: ``config.json``.
         lines: ``metrics.jsonl``.
@@ -57,8 +56,8 @@ class RunReport:
     path: Path
     checkpoint: Checkpoint
     comparison: Comparison | None
-    cost: StepCost
-    dense_cost: StepCost
+    step: PredictedStep
+    dense_step: PredictedStep
     storage: dict[str, LayerStorage]
     config: dict[str, Any]
     lines: list[dict[str, Any]]
@@ -86,8 +85,8 @@ class RunReport:
             "kept": {"weights": self.metrics.weights_kept, "macs": self.metrics.macs_kept},
             "overflows": list(self.metrics.overflows),
             "layers": self._layers(),
-            "step_cost": self.cost.to_dict(),
-            "dense_step_cost": self.dense_cost.to_dict(),
+            "step_cost": self.step.to_dict(),
+            "dense_step_cost": self.dense_step.to_dict(),
             "epochs": self.lines,
         }
 
@@ -147,8 +146,8 @@ def report_run(path: Path, float_run: Path | None = None, machine: str = "kcu150
         path=path,
         checkpoint=checkpoint,
         comparison=_comparison(path, checkpoint, float_run),
-        cost=_cost(plan, masks, chosen),
-        dense_cost=_cost(plan, {}, chosen),
+        step=_predicted(plan, masks, chosen),
+        dense_step=_predicted(plan, {}, chosen),
         storage=storage,
         config=folder.config(),
         lines=folder.metrics(),
@@ -175,8 +174,8 @@ def _newest(folder: RunFolder) -> Checkpoint:
     return checkpoint
 
 
-def _cost(plan: Plan, masks: Masks, machine: Machine) -> StepCost:
-    return cost_with_masks(plan.network, masks, machine, plan.batch, plan.recipe)
+def _predicted(plan: Plan, masks: Masks, machine: Machine) -> PredictedStep:
+    return predicted_step(plan.network, masks, machine, plan.batch, plan.recipe)
 
 
 def _comparison(path: Path, checkpoint: Checkpoint, given: Path | None) -> Comparison | None:

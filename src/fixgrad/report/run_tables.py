@@ -4,10 +4,27 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from fixgrad.report.predicted_step import PredictedStep
 from fixgrad.report.run_report import RunReport
 from fixgrad.report.units import byte_count, duration, percent
-from fixgrad.simulate.bounds import Bound, LayerCost, Phase, StepCost
+from fixgrad.simulate.bounds import Bound, Phase
+from fixgrad.simulate.timing import Cause
+from fixgrad.train.metrics import PredictionKind
 from fixgrad.train.plan import Arithmetic
+
+#: A letter for what most of a phase's time goes into, or for which of the two bounds holds.
+_LETTERS: dict[Cause | Bound, str] = {
+    Cause.COMPUTE: "c",
+    Cause.IMBALANCE: "i",
+    Cause.POST: "p",
+    Cause.LOAD_BUS: "b",
+    Cause.BANDWIDTH: "m",
+    Cause.LATENCY: "l",
+    Cause.DEPENDENCY: "d",
+    Cause.FILL: "f",
+    Bound.COMPUTE: "c",
+    Bound.MEMORY: "m",
+}
 
 
 def report_tables(report: RunReport) -> RenderableType:
@@ -35,10 +52,24 @@ def _summary_rows(report: RunReport) -> list[tuple[str, str]]:
     ]
     if plan.arithmetic is Arithmetic.FIXED:
         rows.append(("overflows", ", ".join(metrics.overflows) or "none"))
-    step, dense = report.cost.total_us / 1e6, report.dense_cost.total_us / 1e6
-    bound = f"{duration(step)} on {report.cost.machine} at least ({dense / step:.2f} times as fast as dense, {duration(dense)})"
-    rows.append(("training step", bound))
+    return [*rows, *_step_rows(report.step, report.dense_step)]
+
+
+def _step_rows(step: PredictedStep, dense: PredictedStep) -> list[tuple[str, str]]:
+    faster = step.times_as_fast_as(dense)
+    ratio = "dense: " if faster is None else f"{faster:.2f} times as fast as dense, "
+    origin = "simulated" if step.kind is PredictionKind.SIMULATED else "a bound"
+    rows = [("training step", f"{step_time(step)} on {step.machine}, {origin} ({ratio}{step_time(dense)})")]
+    if step.reason:
+        rows.append(("not simulated", step.reason))
+    if dense.reason and dense.reason != step.reason:
+        rows.append(("dense not simulated", dense.reason))
     return rows
+
+
+def step_time(step: PredictedStep) -> str:
+    """The time of a step; that of a bound with `at least`."""
+    return f"{duration(step.seconds)}{' at least' if step.kind is PredictionKind.BOUND else ''}"
 
 
 def _pruning(report: RunReport) -> str:
@@ -66,7 +97,7 @@ def _comparison_rows(report: RunReport) -> list[tuple[str, str]]:
 
 def _layers(report: RunReport) -> Table:
     table = Table(
-        title=f"Layers: time of a step of {report.plan.batch} images on {report.cost.machine}",
+        title=f"Layers: time of a step of {report.plan.batch} images on {report.step.machine}, {_origin(report.step)}",
         title_justify="left",
         box=box.SIMPLE,
     )
@@ -80,46 +111,55 @@ def _layers(report: RunReport) -> Table:
             shape,
             percent(report.metrics.densities[layer.name], 1),
             byte_count(stored.csb_bytes) if stored else "-",
-            *(_cell(report.cost, layer.name, phase) for phase in Phase),
+            *(_cell(report.step, layer.name, phase) for phase in Phase),
         )
-    table.caption = "c: the multipliers rule, m: the memory rules. Bounds of a simulated machine: no schedule is faster."
+    table.caption = _layer_caption(report.step)
     table.caption_justify = "left"
     return table
 
 
-def _cell(cost: StepCost, layer: str, phase: Phase) -> str:
-    row = _row(cost, layer, phase)
-    if row is None:
-        return "-"
-    return f"{duration(row.us / 1e6)} {'c' if row.bound is Bound.COMPUTE else 'm'}"
+def _origin(step: PredictedStep) -> str:
+    return "simulated" if step.kind is PredictionKind.SIMULATED else "at least"
 
 
-def _row(cost: StepCost, layer: str, phase: Phase) -> LayerCost | None:
-    return next((row for row in cost.layers if row.name == layer and row.phase is phase), None)
+def _layer_caption(step: PredictedStep) -> str:
+    """What the letters mean; those that the table shows."""
+    if step.kind is PredictionKind.BOUND:
+        return "c: the multipliers rule, m: the memory rules. Bounds, not simulated: no schedule is faster."
+    shown = {row.bound for row in step.figures.layers}
+    letters = ", ".join(f"{_LETTERS[cause]}: {cause}" for cause in Cause if cause in shown)
+    return f"Where most of the time goes: {letters}. Simulated with the compiled program; the times add up to the step."
+
+
+def _cell(step: PredictedStep, layer: str, phase: Phase) -> str:
+    row = step.row(layer, phase)
+    return "-" if row is None else f"{duration(row.us / 1e6)} {_LETTERS[row.bound]}"
 
 
 def _phases(report: RunReport) -> Table:
-    table = Table(title="Phases", title_justify="left", box=box.SIMPLE)
-    for name in ("phase", "time", "dense", "equivalent GOP/s", "MACs", "DRAM"):
+    step, dense = report.step, report.dense_step
+    table = Table(title=f"Phases, {_origin(step)}", title_justify="left", box=box.SIMPLE)
+    dense_name = "dense" if dense.kind is step.kind else f"dense, {_origin(dense)}"
+    for name in ("phase", "time", dense_name, "equivalent GOP/s", "MACs", "DRAM"):
         table.add_column(name, justify="left" if name == "phase" else "right")
-    dense = report.dense_cost.phases
-    for phase, cost in report.cost.phases.items():
+    dense_phases = dense.figures.phases
+    for phase, cost in step.figures.phases.items():
+        dense_phase = dense_phases.get(phase)
         table.add_row(
             str(phase).upper(),
             duration(cost.us / 1e6),
-            duration(dense[phase].us / 1e6),
+            duration(dense_phase.us / 1e6) if dense_phase else "-",
             f"{cost.gops:.1f}",
             f"{cost.macs / 1e6:,.1f} M",
             byte_count(cost.dram_bytes),
         )
-    total = report.cost
     table.add_section()
     table.add_row(
         "step",
-        duration(total.total_us / 1e6),
-        duration(report.dense_cost.total_us / 1e6),
-        f"{total.total_gops:.1f}",
-        f"{total.macs / 1e6:,.1f} M",
-        byte_count(total.dram_bytes),
+        duration(step.seconds),
+        duration(dense.seconds),
+        f"{step.gops:.1f}",
+        f"{step.figures.macs / 1e6:,.1f} M",
+        byte_count(step.figures.dram_bytes),
     )
     return table

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
 from typing import Any
 
 from fixgrad.errors import DataError
@@ -57,6 +58,15 @@ class EpochMetrics:
         return cls(**{**known, "overflows": tuple(known["overflows"])})
 
 
+class PredictionKind(StrEnum):
+    """Where a predicted time comes from."""
+
+    SIMULATED = "simulated"
+    """The compiled step was simulated."""
+    BOUND = "bound"
+    """No schedule is faster; how much slower one is, nobody has computed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """What an epoch took here, and what a step would take on the modelled machine.
@@ -65,11 +75,15 @@ class Timing:
         seconds: of training and evaluation, by the clock.
         step_seconds: predicted time of one training step on `machine`; None without a prediction.
         machine: name of the machine.
+        step_kind: where `step_seconds` comes from.
+        step_reason: why it was not simulated, in one line; empty where it was.
     """
 
     seconds: float
     step_seconds: float | None = None
     machine: str | None = None
+    step_kind: PredictionKind | None = None
+    step_reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary of JSON values."""

@@ -15,7 +15,7 @@ from fixgrad.train.data import DataSource
 from fixgrad.train.data.progress import Progress, ignore
 from fixgrad.train.environment import environment
 from fixgrad.train.loop import TrainingLoop, Watcher
-from fixgrad.train.metrics import EpochMetrics, Timing
+from fixgrad.train.metrics import EpochMetrics, PredictionKind, Timing
 from fixgrad.train.plan import Arithmetic, Plan
 from fixgrad.train.request import Prepared, RunRequest, Weights, data_fingerprint, open_request_data, prepare
 from fixgrad.train.run_folder import RunFolder
@@ -24,17 +24,26 @@ from fixgrad.train.trainer import Masks, Trainer
 CONFIG_VERSION = 1
 
 
+class Prediction(NamedTuple):
+    """The time of a training step in seconds, where it comes from, and why it was not simulated (empty where it was)."""
+
+    seconds: float
+    kind: PredictionKind
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class StepPrediction:
     """A prediction that is printed beside the accuracy.
 
     Attributes:
         machine: name of the machine.
-        seconds: predicted time of a training step, from the network, its masks, the batch size and the widths.
+        predict: the time of a training step, from the network, its masks, the batch size and the widths. It is called after
+            every epoch, so it should remember what it found for masks that have not changed.
     """
 
     machine: str
-    seconds: Callable[[Network, Masks, int, Recipe], float]
+    predict: Callable[[Network, Masks, int, Recipe], Prediction]
 
 
 class Finished(NamedTuple):
@@ -170,8 +179,8 @@ class TrainingRun:
         if cost is None:
             return Timing(seconds)
         plan = self.plan
-        step = cost.seconds(plan.network, self._trainer.masks(), plan.batch, plan.recipe)
-        return Timing(seconds, step, cost.machine)
+        step = cost.predict(plan.network, self._trainer.masks(), plan.batch, plan.recipe)
+        return Timing(seconds, step.seconds, cost.machine, step.kind, step.reason)
 
     def _save(self, keep: int | None) -> None:
         history = tuple(self.history)
