@@ -117,6 +117,8 @@ def _predicted(network: Network, pruned: _Pruned, machine: Machine, batch: int, 
         reason = _one_line(error.reasons)
     except UsageError as error:
         reason = str(error)
+    except Exception as error:  # a prediction must never cost the training run beside which it is printed
+        reason = f"the compiler or the simulator failed, {type(error).__name__}: {error}"
     by_layer = {name.removesuffix(".weight"): mask for name, mask in pruned.masks.items()}
     return PredictedStep(step_cost(network, by_layer, machine, batch, recipe), reason)
 
