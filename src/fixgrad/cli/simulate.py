@@ -50,9 +50,10 @@ def command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compile a training step and simulate it: time, bound and DRAM bytes of each layer and phase, and where the time goes.
+    """Compile a training step and simulate its time, DRAM bytes and energy, layer by layer.
 
-    Masks are real: those of the run, or kernel-wise ones of exactly the density asked for. For the talk's own case its
+    The tables show time, bound and utilisation of each layer and phase, where the time of the step goes, its energy, and
+    what the machine takes of its chip. Masks are real: those of the run, or kernel-wise ones of exactly the density asked for. For the talk's own case its
     figures stand beside.
     """
     from fixgrad.machine.files import machine_named

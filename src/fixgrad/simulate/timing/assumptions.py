@@ -18,7 +18,9 @@ class Assumptions:
         steps_ahead: steps of POST and UPDATE that are read ahead of the one being worked on, or not yet written behind it.
         step_bytes: bytes of stores of a step of POST: what it collects before it writes.
         step_parameters: parameters of a step of UPDATE.
-        block_instructions, block_bytes: LOAD_KERNELS, or UPDATEs of a group, that the model takes together at most.
+        block_instructions, block_bytes: LOAD_KERNELS, or UPDATEs of a group, that the model takes together at most: half a
+            queue, so that dispatch goes on meanwhile.
+        join_above: instructions of a program from which on it does so; shorter ones are simulated one by one.
     """
 
     queue_instructions: int = 16
@@ -29,8 +31,9 @@ class Assumptions:
     steps_ahead: int = 2
     step_bytes: int = 8192
     step_parameters: int = 1024
-    block_instructions: int = 32
+    block_instructions: int = 8
     block_bytes: int = 8192
+    join_above: int = 10_000
 
 
 DEFAULT = Assumptions()

@@ -15,7 +15,8 @@ Queue = tuple[Unit, int]
 class Dispatcher:
     """Fetches the program and hands its instructions to the units' queues; says when a block may begin.
 
-    A block of several instructions is handed over as one, when its last instruction has been fetched and finds room.
+    A block of several instructions is handed over as one, when there is room for all of them; its unit begins with the first
+    one, and does not end before the last one has come.
 
     Args:
         work: the program.
@@ -33,7 +34,10 @@ class Dispatcher:
         self._latency = machine.latencies.dispatch
         self._beats = max(1, INSTRUCTION_BYTES // machine.memory.port_bytes)
         self._page = max(1, work.assumptions.fetch_bytes // INSTRUCTION_BYTES)
+        #: When the first instruction of each block may begin, and when the last one may.
         self._times: list[int] = []
+        self._last: list[int] = []
+        self._first = 0
         #: When each page of instructions is on chip.
         self._fetched: list[int] = []
         #: Instructions of the block to be dispatched next that have been dispatched.
@@ -87,10 +91,11 @@ class Dispatcher:
             for queue, count in taken:
                 self._room[queue] -= count
             self._inside = 0
-            time = self._free + self._latency
+            time = self._first + self._latency
             self._times.append(time)
+            self._last.append(self._free + self._latency)
             for action in self._waiting.pop(number, ()):
-                self._agenda.at(time, action)
+                self._agenda.at(max(time, now), action)
 
     def _pass(self, first: int, count: int) -> bool:
         """Dispatch the instructions of a block page by page; False if the next page is not there yet."""
@@ -105,6 +110,8 @@ class Dispatcher:
             if place == 0:
                 self._agenda.at(self._free, self._fetch)
             here = min(count - self._inside, self._page - place)
+            if not self._inside:
+                self._first = self._free + self._beats
             self._inside += here
             self._free += here * self._beats
         return True
@@ -119,6 +126,10 @@ class Dispatcher:
         if self._full == queue:
             self._full = None
             self._agenda.at(now, self.run)
+
+    def dispatched(self, number: int) -> int:
+        """When the last instruction of a block that is ready may begin."""
+        return self._last[number]
 
     def ready(self, number: int, action: Action) -> tuple[int, Blocker] | None:
         """When a block may begin, and what it waited for last; None if that is not known yet.

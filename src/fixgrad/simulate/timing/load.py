@@ -71,12 +71,15 @@ class LoadUnit:
         return True
 
     def _window(self, now: int, part: LoadPart) -> int:
-        """When the part may be asked for: requests and bytes outstanding are limited, but one part always may be."""
+        """When the part may be asked for: requests and bytes outstanding are limited, but one part always may be.
+
+        A part of many requests asks for them as places become free; here it counts as half of the places.
+        """
         limits, outstanding = self._work.assumptions, self._outstanding
         free = now
         while outstanding and (
             outstanding[0][0] <= free
-            or self._requests + part.number > limits.load_requests
+            or self._requests + min(part.number, limits.load_requests // 2) > limits.load_requests
             or self._bytes + part.bytes > limits.load_bytes
         ):
             done, requests, held = outstanding.popleft()
@@ -86,8 +89,9 @@ class LoadUnit:
         return free
 
     def _ask(self, now: int, part: LoadPart) -> None:
-        row = self._work.blocks[self._blocks[len(self.records)]].row
-        first = last = now
+        number = self._blocks[len(self.records)]
+        row = self._work.blocks[number].row
+        first, last = now, max(now, self._dispatcher.dispatched(number))
         for request in part.requests:
             arrival = self._memory.serve(now, request, row)
             first, last = max(first, arrival.first), max(last, arrival.last)
@@ -100,7 +104,6 @@ class LoadUnit:
             self._asked, self._first = now, begin
         self._bus += part.bus
         self._bus_free = end
-        # A bundle of many requests holds their places only until the last of them is on its way.
         self._outstanding.append((end, min(part.number, limit // 2), part.bytes))
         self._requests += min(part.number, limit // 2)
         self._bytes += part.bytes

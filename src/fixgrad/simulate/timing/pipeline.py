@@ -144,8 +144,8 @@ class PipelineUnit:
         while self._pieces and self._pieces[0].step is None:
             piece = self._pieces.popleft()
             empty = self._begin < 0
-            begin, drained = (piece.begin, piece.begin) if empty else (self._begin, piece.end)
-            end = max(drained, self._last_write)
+            begin, drained = (piece.end, piece.end) if empty else (self._begin, piece.end)
+            end = max(drained, self._last_write, self._dispatcher.dispatched(piece.of.number))
             row, of = self._work.blocks[piece.of.number].row, piece.of
             self.records.append(StepRecord(of.number, of.blocker, of.ready, begin, drained, end, self._busy, row))
             self._begin, self._busy = -1, 0

@@ -19,6 +19,13 @@ from fixgrad.simulate.timing.work import Work
 class Simulation:
     """A program that has been run.
 
+    Args:
+        program: what to run.
+        fidelity: of the DRAM model.
+        assumptions: depths of queues and buffers.
+        keep_samples: whether memory keeps what each service moved.
+        join: whether runs of short instructions are taken together. None: in long programs, with closed forms.
+
     Attributes:
         work: the program.
         memory: with the bytes that it moved.
@@ -36,7 +43,8 @@ class Simulation:
     ) -> None:
         machine = program.machine
         self.memory = memory = MemorySystem(machine, fidelity, keep_samples)
-        join = fidelity is Fidelity.CLOSED_FORM if join is None else join
+        if join is None:
+            join = fidelity is Fidelity.CLOSED_FORM and len(program.opcodes) > assumptions.join_above
         self.work = work = Work(program, assumptions, memory.interleaving, join)
         memory.row_bytes = [0] * len(work.rows)
         self._agenda = agenda = Agenda()

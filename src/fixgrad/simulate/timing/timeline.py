@@ -90,9 +90,9 @@ def _counters(simulation: Simulation, us: float) -> Iterator[Event]:
     if not samples:
         return
     width = max(1, -(-total // BINS))
-    moved = np.zeros((len(simulation.memory.channels), 2, -(-total // width) + 1))
+    moved = np.zeros((len(simulation.memory.channels), 2, -(-total // width)))
     for start, end, channel, size, write in samples:
-        first, last = start // width, min(end, total) // width
+        first, last = min(start, total - 1) // width, min(end, total - 1) // width
         moved[channel, int(write), first : last + 1] += size / (last - first + 1)
     rates = moved / (width * us * 1000)
     for channel in range(len(rates)):

@@ -100,7 +100,8 @@ def _step_numbers(owner: Ints, count: Ints, most: int) -> Ints:
         return owner
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
     before = np.cumsum(count) - count
-    part = (before - before[starts][np.searchsorted(starts, np.arange(len(owner)), "right") - 1]) // most
+    before -= before[starts][np.searchsorted(starts, np.arange(len(owner)), "right") - 1]
+    part = (before + count - 1) // most
     new = np.ones(len(owner), np.bool_)
     new[1:] = (np.diff(owner) != 0) | (np.diff(part) != 0)
     numbers: Ints = np.cumsum(new) - 1

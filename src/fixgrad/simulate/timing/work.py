@@ -188,7 +188,7 @@ def _rows(program: Program) -> tuple[tuple[Row, ...], NDArray[np.int64]]:
     """
     layers = [layer.name for layer in program.network.mac_layers]
     labels = set(program.labels)
-    found = {label for label in labels if PHASE_OF.get(label.phase) == label.phase}
+    found = {(label.layer, PHASE_OF[label.phase]) for label in labels if label.phase in PHASE_OF and label.phase != "loss"}
     rows = tuple(Row(layer, phase) for phase in ("ff", "ng", "wg") for layer in layers if (layer, phase) in found)
     number = {row: index for index, row in enumerate(rows)}
     row_of = {}

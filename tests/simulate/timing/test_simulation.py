@@ -1,0 +1,240 @@
+"""Programs of a few instructions, whose cycles can be worked out by hand."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from fixgrad.machine import Machine
+from fixgrad.machine.encoding import Instruction
+from fixgrad.simulate.dram import Fidelity
+from fixgrad.simulate.timing import Assumptions, Cause, Simulation
+from fixgrad.simulate.timing.memory import MemorySystem
+from fixgrad.simulate.timing.traffic import Request
+
+from .conftest import PROGRAM_ADDRESS, HandMade
+
+#: On the machine `tiny`: cycles from an instruction's turn to its unit (8 beats of its port), and until it may begin.
+BEATS, DISPATCH, PIPELINE = 8, 4, 8
+MAP = 0x4000
+
+
+def run(machine: Machine, instructions: Sequence[tuple[Instruction, str]], kernels: Any = (), **options: Any) -> Simulation:
+    return Simulation(HandMade(machine, instructions, kernels), Fidelity.CLOSED_FORM, **options)  # type: ignore[arg-type]
+
+
+def fetched(machine: Machine, count: int) -> tuple[int, MemorySystem]:
+    """When a program of `count` instructions is on chip, and the memory after that."""
+    memory = MemorySystem(machine, Fidelity.CLOSED_FORM)
+    return memory.serve(0, Request(PROGRAM_ADDRESS, 128 * count), 0).last, memory
+
+
+def causes(simulation: Simulation) -> dict[Cause, int]:
+    return {cause: sum(row[cause] for row in simulation.ledger.cycles) for cause in Cause}
+
+
+def halt(**waits: int) -> tuple[Instruction, str]:
+    return Instruction("HALT", **waits), "step"
+
+
+def compute(**fields: int) -> tuple[Instruction, str]:
+    return Instruction("COMPUTE", **fields), "ff"
+
+
+def load_input(words: int, **fields: int) -> tuple[Instruction, str]:
+    """A row of `words` words of one channel."""
+    shape = {"channel_words": words, "row_words": words, "in0_bottom": 1, "in0_right": words}
+    return Instruction("LOAD_INPUT", source=MAP, channels=1, **shape, **fields), "ff"
+
+
+def post(words: int, **fields: int) -> tuple[Instruction, str]:
+    """A row of `words` pixels in PE 0 and as many in PE 1, one channel in each of two groups."""
+    shape = {
+        "channels": 1, "total_channels": 2, "channel_words": 2 * words, "row_words": 2 * words, "pool_rows": 1,
+        "pool_columns": 1, "out_bits": 8, "out0_bottom": 1, "out0_right": words, "out1_bottom": 1, "out1_left": words,
+        "out1_right": 2 * words,
+    }  # fmt: skip
+    return Instruction("POST", target=MAP, **shape, **fields), "ff"
+
+
+def test_a_program_of_nothing_takes_its_fetch_and_dispatch(tiny: Machine) -> None:
+    simulation = run(tiny, [compute(), halt(wait_compute=1)], [[[0, 0], [0, 0]]])
+    start = fetched(tiny, 2)[0] + BEATS + DISPATCH
+    assert [group.runs for group in simulation.groups] == [[(start, start + 1, 0)]] * 2
+    assert simulation.cycles == start + 1 + PIPELINE
+
+
+def test_groups_run_at_their_own_pace(tiny: Machine) -> None:
+    kernels = [[[3, 5], [10, 2]], [[4, 4], [1, 1]]]
+    simulation = run(tiny, [compute(), compute(), halt(wait_compute=2)], kernels)
+    start = fetched(tiny, 3)[0] + BEATS + DISPATCH
+    # The second COMPUTE is dispatched 8 cycles after the first; group 0 has to wait 2 cycles for it, group 1 does not.
+    assert simulation.groups[0].runs == [(start, start + 6, 0), (start + 8, start + 13, 0)]
+    assert simulation.groups[1].runs == [(start, start + 11, 0), (start + 11, start + 13, 0)]
+    assert simulation.cycles == start + 13 + PIPELINE
+    found = causes(simulation)
+    assert found[Cause.COMPUTE] == 3 + 5 + 10 + 2 + 4 + 4 + 1 + 1
+    assert found[Cause.IMBALANCE] == (5 - 3) + (10 - 2)
+    assert sum(found.values()) == simulation.cycles * tiny.pes
+
+
+def test_a_group_that_waits_for_a_slower_one_is_imbalanced(tiny: Machine) -> None:
+    kernels = [[[1, 1], [1000, 1000]], [[1, 1], [1, 1]]]
+    simulation = run(tiny, [compute(), compute(wait_compute=1), halt(wait_compute=2)], kernels)
+    (first, second), slow = simulation.groups[0].runs, simulation.groups[1].runs
+    assert second.start == slow[0].end + PIPELINE
+    assert causes(simulation)[Cause.IMBALANCE] == (slow[0].end - first.end) * tiny.pes_per_group
+
+
+def test_compute_waits_for_the_words_of_a_load(tiny: Machine) -> None:
+    words = 600
+    simulation = run(tiny, [load_input(words), compute(wait_load=1), halt(wait_compute=1)], [[[9, 9], [9, 9]]])
+    there, memory = fetched(tiny, 3)
+    asked = there + BEATS + DISPATCH
+    arrival = memory.serve(asked, Request(MAP, words * tiny.lanes), 0)
+    end = max(arrival.first + words, arrival.last)
+    assert [(record.asked, record.first, record.end) for record in simulation.loads] == [(asked, arrival.first, end)]
+    assert simulation.groups[0].runs[0].start == end
+    found = causes(simulation)
+    # One word a cycle is slower than this memory: the wait is the bus's, but for the latency of its first word.
+    assert found[Cause.LOAD_BUS] == words * tiny.pes
+    assert found[Cause.LATENCY] == (arrival.first - asked) * tiny.pes
+
+
+def test_a_wider_data_bus_makes_memory_the_limit(tiny: Machine) -> None:
+    wide = tiny.with_changes(load_words=4, lanes=64)
+    simulation = run(wide, [load_input(64), compute(wait_load=1), halt(wait_compute=1)], [[[9, 9], [9, 9]]])
+    (record,) = simulation.loads
+    assert record.bus == 16
+    assert record.end - record.first >= 64 * 64 / wide.memory.port_bytes
+    assert causes(simulation)[Cause.BANDWIDTH] == (record.end - record.first - 16) * wide.pes
+
+
+def test_loads_of_kernels_take_a_cycle_for_each_entry(tiny: Machine) -> None:
+    kernels = [
+        (Instruction("LOAD_KERNELS", group=g, pe=7, count=200, taps=18, with_data=1, index=MAP, data=MAP + 4096, last=1), "ff")
+        for g in range(2)
+    ]
+    program = [*kernels, compute(wait_load=2), halt(wait_compute=1)]
+    apart, together = (run(tiny, program, [[[1, 1], [1, 1]]], join=join) for join in (False, True))
+    # An entry of 18 weights is two words of the queue.
+    assert [record.bus for record in apart.loads] == [400, 400]
+    assert [record.bus for record in together.loads] == [800]
+    for simulation in (apart, together):
+        assert simulation.loads[-1].end == simulation.groups[0].runs[0].start
+    assert causes(apart)[Cause.LOAD_BUS] == 800 * tiny.pes
+
+
+def test_post_takes_its_words_from_the_cycles_of_a_running_compute(tiny: Machine) -> None:
+    kernels = [[[1, 1], [1, 1]], [[5000, 5000], [5000, 5000]]]
+    program = [compute(), compute(), post(32, wait_compute=1), halt(wait_compute=2, wait_post=1)]
+    simulation = run(tiny, program, kernels)
+    for group in simulation.groups:
+        assert group.runs[1].stolen == 32
+        assert group.runs[1].end - group.runs[1].start == 5001 + 32
+    assert causes(simulation)[Cause.POST] == 32 * tiny.pes
+    (record,) = simulation.posts
+    assert record.busy == 2 * 2 * 32  # one post-processor drains both groups, one word of a PE a cycle
+    assert record.end > record.drained >= record.begin + record.busy
+
+
+def test_pooling_writes_a_quarter_and_unpooling_four_times_the_words(tiny: Machine) -> None:
+    pooled = {"pool_rows": 2, "pool_columns": 2, "out0_bottom": 8, "out0_right": 8, "channels": 2, "total_channels": 4}
+    shape = {"channel_words": 16, "row_words": 4, "mask_channel_words": 64, "mask_row_words": 8, "out_bits": 8}
+    busy, moved = {}, {}
+    for mode in (0, 1):
+        ways = {"mode": mode, "rectify": 1, "with_argmax": 1 - mode, "target": MAP, "mask": 1 << 16}
+        instruction = Instruction("POST", **ways, **pooled, **shape)
+        simulation = run(tiny, [(instruction, "ff"), halt(wait_post=1)])
+        busy[mode] = simulation.posts[0].busy
+        totals = simulation.memory.channels[0].totals
+        moved[mode] = totals.bytes_written, totals.bytes_read - 128 * 2
+    words, lanes = 4 * 64, tiny.lanes
+    assert busy[0] == words  # drains 64 pixels of 4 channels
+    assert moved[0] == (2 * words // 4 * lanes, 0)  # the maxima and their places
+    assert busy[1] == 4 * words
+    elements = 4 * 4  # the first random element of each channel
+    assert moved[1] == (4 * words * lanes, 2 * words * lanes + elements)  # errors; mask and places
+
+
+def update(group: int, count: int, **fields: int) -> tuple[Instruction, str]:
+    state = {"stored": MAP, "momentum": 2 * MAP, "operand": 3 * MAP, "element": 4 * MAP}
+    return Instruction(
+        "UPDATE", group=group, count=count, taps=9, stored_bytes=3, momentum_bytes=3, operands=1, **state, **fields
+    ), "update"
+
+
+def test_every_group_has_an_update_queue_of_its_own(tiny: Machine) -> None:
+    updates = [update(0, 9), update(1, 900), update(0, 0), update(1, 0)]
+    simulation = run(tiny, [*updates, compute(wait_update=2), halt(wait_compute=1)], [[[1, 1], [1, 1]]])
+    (short, _), (long, empty) = simulation.updates
+    assert empty.end == long.end  # it had nothing to do, but completes in order
+    assert short.busy == 9
+    assert long.busy == 900
+    assert short.end < long.end
+    assert simulation.groups[0].runs[0].start == long.end
+    totals = simulation.memory.channels[0].totals
+    assert totals.bytes_written >= (3 + 3 + 1) * 909
+    assert totals.bytes_written < (3 + 3 + 1) * 909 + 64 * 6  # whole bursts
+    assert causes(simulation)[Cause.DEPENDENCY] == 900 * tiny.pes
+
+
+def test_updates_are_cut_into_steps_that_overlap(tiny: Machine) -> None:
+    whole = run(tiny, [update(0, 9000), update(1, 9000), halt(wait_update=1)])
+    assert whole.updates[0][0].busy == 9000
+    # Reads and writes hide behind the parameters, but for the first read and the last write of both groups.
+    exposed = 2 * (864 * 7 + 1017 * 7) // tiny.memory.port_bytes
+    assert 9000 < whole.cycles < 9000 + exposed
+    steps = list(whole.work.steps(0, 0))
+    assert [step.cycles for step in steps] == [1017] * 8 + [864]
+
+
+def test_loss_takes_its_cycles_for_every_class_and_image(tiny: Machine) -> None:
+    instruction = Instruction("LOSS", classes=10, images=3, logit_bits=16, logits=MAP, labels=2 * MAP, target=3 * MAP)
+    simulation = run(tiny, [(instruction, "loss"), compute(wait_post=1), halt(wait_compute=1)], [[[1, 1], [1, 1]]])
+    assert simulation.posts[0].busy == 20 * 10 * 3
+    assert causes(simulation)[Cause.POST] == 600 * tiny.pes
+
+
+def test_a_full_queue_stops_dispatch(tiny: Machine) -> None:
+    slow = [[[2000, 2000], [2000, 2000]], [[1, 1], [1, 1]]]
+    program = [compute(), *[load_input(4, wait_compute=1)] * 8, compute(), halt(wait_compute=2)]
+    starts = [
+        run(tiny, program, slow, assumptions=Assumptions(queue_instructions=depth)).groups[0].runs[1].start for depth in (1, 16)
+    ]
+    deep = run(tiny, program, slow).groups[0].runs
+    assert starts[1] == deep[1].start == deep[0].end
+    assert starts[0] > deep[0].end + PIPELINE  # the loads in front of it had to go first
+
+
+def test_reads_outstanding_are_limited(tiny: Machine) -> None:
+    program = [*[load_input(64, wait_load=0)] * 12, halt(wait_load=12)]
+    few, many = (run(tiny, program, assumptions=Assumptions(load_requests=n)).cycles for n in (1, 16))
+    latency = run(tiny, program).memory.read_latency
+    assert many < 12 * 64 + 150
+    assert few >= 12 * (64 + latency // 2)
+
+
+def test_a_program_that_never_halts_is_a_fault(tiny: Machine) -> None:
+    with pytest.raises(AssertionError, match="never reached its HALT"):
+        run(tiny, [compute(), halt(wait_load=1)], [[[1, 1], [1, 1]]])
+
+
+def test_memory_is_shared_by_all_units(tiny: Machine) -> None:
+    """LOAD and UPDATE ask for more than memory gives: together they take as long as their bytes."""
+    narrow = tiny.with_changes(clock_mhz=1000.0, lanes=64, load_words=4)
+    loads = [load_input(500)] * 12
+    updates = [update(g, 9000) for g in range(2)]
+    alone = run(narrow, [*loads, halt(wait_load=12)])
+    both = run(narrow, [*updates, *loads, halt(wait_load=12, wait_update=1)])
+    assert both.memory.bytes > 1.5 * alone.memory.bytes
+    assert both.cycles > 1.3 * alone.cycles
+    standard = both.memory.channels[0].standard
+    assert both.cycles >= both.memory.bytes / standard.peak_bytes_per_ns
+
+
+def test_partial_bursts_count_whole(tiny: Machine) -> None:
+    simulation = run(tiny, [load_input(1), halt(wait_load=1)])
+    assert simulation.memory.bytes == 64 + 2 * 128
+    assert math.isclose(sum(simulation.memory.row_bytes), simulation.memory.bytes)
