@@ -110,11 +110,11 @@ def align(value: Value, left: Value, bits: int) -> Value:
 def product_of_words(left: Value, right: Value, width: int) -> Value:
     """left * right modulo 2**width, both unsigned, out of adders: an address is not worth a multiplier."""
     rows = (Mux(bit, Cat(Const(0, place), left), 0)[:width] for place, bit in enumerate(right) if place < width)
-    return _sum_of([*rows])[:width]
+    return sum_of([*rows])[:width]
 
 
-def _sum_of(values: list[Value]) -> Value:
-    """The sum, by a tree of adders."""
+def sum_of(values: list[Value]) -> Value:
+    """The sum of one value or more, by a tree of adders; as wide as it needs."""
     while len(values) > 1:
         values = [a + b for a, b in zip(values[::2], values[1::2], strict=False)] + values[len(values) // 2 * 2 :]
     return values[0]

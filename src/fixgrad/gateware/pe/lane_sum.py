@@ -1,12 +1,10 @@
 """The adder tree over the lanes of a PE (WG): two registers deep."""
 
-from functools import reduce
-from operator import add
-
 from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from fixgrad.gateware.arithmetic.fixed_point import sum_of
 from fixgrad.gateware.pe.shape import PeShape
 
 
@@ -31,11 +29,7 @@ class LaneSum(wiring.Component):
         partial = []
         for start in range(0, self.shape.lanes, fan_in):
             part = Signal(self.shape.sum_bits, name=f"part_{start}")
-            m.d.sync += part.eq(reduce(add, (self.values[lane] for lane in _few(start, fan_in, self.shape.lanes))))
+            m.d.sync += part.eq(sum_of([self.values[lane] for lane in range(start, min(start + fan_in, self.shape.lanes))]))
             partial.append(part)
-        m.d.sync += self.total.eq(reduce(add, partial))
+        m.d.sync += self.total.eq(sum_of(partial))
         return m
-
-
-def _few(start: int, count: int, end: int) -> range:
-    return range(start, min(start + count, end))

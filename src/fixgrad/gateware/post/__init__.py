@@ -1,0 +1,1 @@
+"""The post-processor: accumulators into codes, a word of all lanes a cycle."""
