@@ -1,0 +1,1 @@
+"""The update unit: momentum SGD on stored weights, a weight a cycle."""
