@@ -178,7 +178,8 @@ def test_the_corners_saturate(simulate: Callable[..., None]) -> None:
     results = run(simulate, jobs)
     assert results == [expected(*job) for job in jobs]
     limit = (1 << 23) - 1
-    assert results[1].parameters[2] == (limit, -limit, 127), "a negative step leaves the largest weight where it is"
+    stored, _, operand = results[1].parameters[2]
+    assert (stored, operand) == (limit, 127), "a negative momentum leaves the largest weight where it is"
 
 
 def test_partial_gradients_of_the_pes_add_up(simulate: Callable[..., None]) -> None:
