@@ -152,7 +152,8 @@ class BurstSplitter(wiring.Component):
         is_inside = Signal()
         m.d.comb += [
             end.eq(transfer.address + transfer.length),
-            is_inside.eq((transfer.address >= self.base) & (end <= self.limit)),
+            # A limit beyond the last address would let a transfer wrap around to address 0.
+            is_inside.eq((transfer.address >= self.base) & (end <= self.limit) & (end <= 1 << ports.address_bits)),
             self.i.ready.eq(~active),
             self.fault.payload.kind.eq(FaultKind.OUTSIDE),
             self.fault.payload.address.eq(transfer.address),
