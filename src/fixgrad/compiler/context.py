@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fixgrad.compiler.kernels import END_WORDS, Chunk, KernelLoad, entry_words
+from fixgrad.compiler.kernels import END_WORDS, Chunk, Runs, TileKernels, entry_words
 from fixgrad.compiler.layout import INDEX_BYTES, RegionTable, code_bytes, micro_batches
 from fixgrad.compiler.matrix import KernelMatrix
 from fixgrad.compiler.resources import Halves, InputRing, KernelQueues, MapReady, Waits
 from fixgrad.compiler.stages import FeatureMap, Stage
-from fixgrad.compiler.stream import InstructionStream, Label
+from fixgrad.compiler.stream import InstructionStream, Label, Template
 from fixgrad.compiler.tiling import NOTHING, Rectangle, Split
 from fixgrad.machine import Machine
 from fixgrad.machine.instructions import STEP_ENTRY_BYTES, Unit
@@ -100,10 +100,6 @@ class Context:
         """Kernel queues with contents of their own."""
         return self.machine.groups * split.channels
 
-    def queue_words(self, counts: Ints, words: int) -> Ints:
-        """Words that a chunk puts into each PE's queue, [groups, pes]."""
-        return self.per_pe(counts) * words + END_WORDS
-
     def updates(self) -> int:
         """UPDATE instructions of each group so far: all groups have the same number."""
         return self.stream.issued(Unit.UPDATE) // self.machine.groups
@@ -138,35 +134,58 @@ def bounds(rectangles: Sequence[Rectangle]) -> Rectangle:
     )
 
 
-def load_kernels(context: Context, stage: Stage, label: Label, chunk: Chunk, split: Split, *, transposed: bool) -> None:
-    """LOAD_KERNELS for every queue of a chunk; the last of each queue sets the end mark."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A chunk, ready to be used: its LOAD_KERNELS, and kernels and queue words of every PE, [groups, pes]."""
+
+    chunk: Chunk
+    kernels: Template
+    counts: Ints
+    words: Ints
+
+
+def prepare(
+    context: Context, stage: Stage, label: Label, tile: TileKernels, split: Split, *, transposed: bool
+) -> list[Work]:
+    """LOAD_KERNELS for every chunk of a tile; the last one of each queue sets the end mark."""
     with_data = label.phase != "wg"
-    words = entry_words(stage.taps, with_data)
-    compute = context.stream.issued(Unit.COMPUTE) + 1
-    waits = context.queues.take(context.queue_words(chunk.counts, words), compute)
-    last = {load.queue: position for position, load in enumerate(chunk.loads)}
-    common = {"taps": stage.taps, "with_data": int(with_data), "transposed": int(transposed)}
-    for position, load in enumerate(chunk.loads):
-        fields = {**common, **_queue_fields(context, stage, load, split, with_data)}
-        fields["last"] = int(last[load.queue] == position)
-        context.stream.emit("LOAD_KERNELS", label, stage.index, waits, fields)
-    for queue in range(context.queue_count(split)):
-        if queue not in last:
-            empty = {**common, **_queue_fields(context, stage, KernelLoad(queue, 0, 0, 0, 0), split, with_data), "last": 1}
-            context.stream.emit("LOAD_KERNELS", label, stage.index, waits, empty)
-
-
-def _queue_fields(context: Context, stage: Stage, load: KernelLoad, split: Split, with_data: bool) -> dict[str, int]:
-    layout = context.layout
-    return {
-        "group": load.queue // split.channels,
-        "pe": load.queue % split.channels if split.channels > 1 else ALL_PES,
-        "index": layout.address(f"index/{stage.name}") + INDEX_BYTES * load.start,
-        "data": layout.address(f"operand/{stage.name}") + stage.taps * load.start if with_data else 0,
-        "count": load.count,
-        "out_base": load.out_base,
-        "in_base": load.in_base,
+    runs = _with_idle_queues(tile.runs, len(tile.chunks), context.queue_count(split))
+    owner = runs.chunk * context.queue_count(split) + runs.queue
+    taps = stage.taps
+    index, data = context.layout.address(f"index/{stage.name}"), context.layout.address(f"operand/{stage.name}")
+    columns = {
+        "taps": np.full(len(owner), taps),
+        "with_data": np.full(len(owner), int(with_data)),
+        "transposed": np.full(len(owner), int(transposed)),
+        "group": runs.queue // split.channels,
+        "pe": runs.queue % split.channels if split.channels > 1 else np.full(len(owner), ALL_PES),
+        "index": index + INDEX_BYTES * runs.start,
+        "data": data + taps * runs.start if with_data else 0 * runs.start,
+        "count": runs.entries,
+        "out_base": runs.out_base,
+        "in_base": runs.in_base,
+        "last": np.append(owner[1:] != owner[:-1], True).astype(np.int64),
     }
+    parts = np.bincount(runs.chunk, minlength=len(tile.chunks)).tolist()
+    templates = context.stream.templates("LOAD_KERNELS", label, stage.index, columns, parts)
+    words = entry_words(taps, with_data)
+    counts = [context.per_pe(chunk.counts) for chunk in tile.chunks]
+    return [
+        Work(chunk, template, count, count * words + END_WORDS)
+        for chunk, template, count in zip(tile.chunks, templates, counts, strict=True)
+    ]
+
+
+def _with_idle_queues(runs: Runs, chunks: int, queues: int) -> Runs:
+    """Runs with one of no entries for every queue of a chunk that has none: it still needs its end mark."""
+    idle = np.setdiff1d(np.arange(chunks * queues), runs.chunk * queues + runs.queue)
+    none = np.zeros_like(idle)
+    return Runs(*map(np.append, runs, (idle // queues, idle % queues, none, none, none, none))).sorted()
+
+
+def load_kernels(context: Context, work: Work) -> None:
+    """Fill the queues with the kernels of a chunk for the next COMPUTE."""
+    context.stream.use(work.kernels, context.queues.take(work.words, context.stream.issued(Unit.COMPUTE) + 1))
 
 
 def after_loads(context: Context) -> Waits:

@@ -33,6 +33,8 @@ ROUNDING_BYTES = 256
 LOAD_CYCLES = 8
 #: Cycles of UPDATE for an instruction beyond its parameters.
 UPDATE_CYCLES = 50
+#: Cycles that an instruction costs besides: it is fetched and decoded, and makes the program longer.
+FETCH_CYCLES = 1
 #: Share of a unit's time that it costs although another one is busier: they share memory and meet at every wait.
 FRICTION = 0.02
 #: Cycles from a completed instruction to the first result of the one that waited for it: dispatch, memory, pipeline.
@@ -150,7 +152,7 @@ def map_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid: Grid
     serial = np.where(places < 2, np.minimum(load, compute), 0)
     fits = (pixels * grid.channels <= machine.half_lane_words) & (places >= 1) & _stays(job, grid, held)
     fits = fits & _whole_blocks(job, grid) & (grid.block * job.words + END_WORDS <= machine.kernel_words)
-    fill = LATENCY + load / np.maximum(shape.computes, 1)
+    fill = LATENCY + load / np.maximum(shape.computes, 1) + FETCH_CYCLES * instructions
     return _cost(fits, busy + serial + fill + last, moved)
 
 
@@ -182,7 +184,7 @@ def gradient_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid:
     serial = np.where(places < 2, np.minimum(load, compute), 0) + np.where(whole, errors / machine.load_words, 0)
     fits = (pixels * grid.channels <= machine.lane_words) & (places >= 1) & (grid.channels * taps <= machine.half_gradient_words)
     fits = fits & _whole_blocks(job, grid) & _stays(job, grid, held) & (single | ~grid.resident)
-    return _cost(fits, busy + serial + LATENCY, moved)
+    return _cost(fits, busy + serial + LATENCY + FETCH_CYCLES * instructions, moved)
 
 
 def _busy(*units: Values) -> Values:
@@ -219,8 +221,11 @@ class _Shape:
         self.tiles = rows.tiles * columns.tiles
         self.channel_tiles = -(-job.outputs // (self.queues * grid.channels))
         self.passes = self.channel_tiles * self.tiles * job.micro_batches
-        self.chunk_kernels = np.ceil(np.minimum(grid.channels, job.outputs) * grid.chunk * job.density)
-        chunks = -(-job.inputs // np.minimum(grid.chunk, job.inputs))
+        # A chunk ends where its channels do, or where half of a queue is full.
+        per_channel = np.minimum(grid.channels, job.outputs) * job.density
+        full = max((machine.kernel_words // 2 - END_WORDS) // job.words, 1)
+        self.chunk_kernels = np.ceil(np.minimum(per_channel * grid.chunk, np.maximum(full, per_channel)))
+        chunks = np.ceil(job.inputs / np.clip(self.chunk_kernels / np.maximum(per_channel, 1e-9), 1, grid.chunk))
         self.computes = self.passes * chunks
         # The busiest group takes `channels` of each tile, or what is left for the first group of the last one.
         rest = job.outputs - (self.channel_tiles - 1) * self.queues * grid.channels
@@ -235,7 +240,7 @@ class _Shape:
         job, density = self._job, self._job.density
         kernels = self._grid.channels * job.inputs * density
         spread = WANDER * _range(job.machine.groups) * np.sqrt(kernels * self.pes_apart * (1 - density)) / 2
-        slack = np.maximum(places - 1, 0) * self._grid.channels * np.minimum(self._grid.chunk, job.inputs) * density
+        slack = np.maximum(places - 1, 0) * self.chunk_kernels
         excess: Values = self.passes * np.maximum(spread - slack, 0) * self._pass_taps
         if self.pes_apart > 1:
             sigma = np.sqrt(self.chunk_kernels * (1 - density))

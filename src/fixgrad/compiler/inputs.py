@@ -1,17 +1,17 @@
 """Inputs into the buffers: chunk by chunk through the ring, or all channels at once where they stay."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fixgrad.compiler.context import Context, bounds, rectangle_fields
 from fixgrad.compiler.geometry import Span
 from fixgrad.compiler.resources import Waits
 from fixgrad.compiler.stages import FeatureMap, Stage
-from fixgrad.compiler.stream import Label
+from fixgrad.compiler.stream import Label, Template
 from fixgrad.compiler.tiling import Rectangle
 from fixgrad.machine.instructions import Unit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Inputs:
     """What a tile reads.
 
@@ -29,6 +29,7 @@ class Inputs:
     map: FeatureMap
     by_pixel: bool
     resident: bool
+    _templates: dict[tuple[tuple[Rectangle, ...], int], Template] = field(default_factory=dict)
 
     @property
     def columns(self) -> int:
@@ -78,13 +79,21 @@ class Inputs:
     ) -> None:
         context, rows = self.context, bounds(rectangles).rows
         ready = context.ready_map(self.region, self.map).reading(micro_batch, slice(*channels), slice(rows.first, rows.last))
-        fields = {
+        added = {
             "source": context.map_address(self.region, self.map, micro_batch, channels[0]),
             "channels": channels[1] - channels[0],
-            "channel_words": self.map.pixels,
-            "row_words": self.map.columns,
             "buffer": buffer,
-            "slot_words": slot,
-            **rectangle_fields("in", rectangles),
         }
-        context.stream.emit("LOAD_INPUT", self.label, self.stage.index, free.join(ready), fields)
+        context.stream.use(self._template(rectangles, slot), free.join(ready), added)
+
+    def _template(self, rectangles: tuple[Rectangle, ...], slot: int) -> Template:
+        key = rectangles, slot
+        if key not in self._templates:
+            fields = {
+                "channel_words": self.map.pixels,
+                "row_words": self.map.columns,
+                "slot_words": slot,
+                **rectangle_fields("in", rectangles),
+            }
+            self._templates[key] = self.context.stream.template("LOAD_INPUT", self.label, self.stage.index, [fields])
+        return self._templates[key]

@@ -1,6 +1,10 @@
-"""Which kernels each queue takes for a tile, and in which chunks of input channels they come."""
+"""Which kernels each queue takes for a tile, and in which chunks of input channels they come.
 
-from collections.abc import Iterator
+A tile of output channels is dealt to queues; a chunk of input channels is what one COMPUTE reads. What a queue takes of a
+chunk lies in one run for each CSB block that the two share. Large layers have 10^5 runs: they are worked out all at once.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,32 +15,48 @@ from fixgrad.compiler.matrix import KernelMatrix
 from fixgrad.machine.parameters import TAPS_PER_WORD
 
 Ints = NDArray[np.int64]
+Span = tuple[int, int]
 #: The end mark that closes a chunk in every queue.
 END_WORDS = 1
 
 
-class KernelLoad(NamedTuple):
-    """One LOAD_KERNELS: entries [start, start + count) of a layer for one queue, and what to add to their coordinates."""
+class Runs(NamedTuple):
+    """Runs of entries, one LOAD_KERNELS each; int64 arrays of one length.
 
-    queue: int
-    start: int
-    count: int
-    out_base: int
-    in_base: int
+    Attributes:
+        chunk, queue: to which they belong.
+        start, entries: first entry of the layer, and how many.
+        out_base, in_base: what to add to their coordinates.
+    """
+
+    chunk: Ints
+    queue: Ints
+    start: Ints
+    entries: Ints
+    out_base: Ints
+    in_base: Ints
+
+    def sorted(self) -> "Runs":
+        """Chunk by chunk and queue by queue, the order in memory within."""
+        order = np.lexsort((self.start, self.queue, self.chunk))
+        return Runs(*(column[order] for column in self))
+
+    def live(self) -> "Runs":
+        """As arrays of one length, sorted, without empty runs."""
+        flat = Runs(*(column.ravel() for column in np.broadcast_arrays(*self)))
+        return Runs(*(column[flat.entries > 0] for column in flat)).sorted()
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The work of one COMPUTE: input channels [first, last) (NG: rows of the matrix), and the kernels that read them.
+    """The work of one COMPUTE: input channels [first, last) (NG: rows of the matrix).
 
     Attributes:
-        loads: in order of queues.
         counts: kernels of each queue.
     """
 
     first: int
     last: int
-    loads: tuple[KernelLoad, ...]
     counts: Ints
 
     @property
@@ -44,19 +64,27 @@ class Chunk:
         return self.last - self.first
 
 
+class TileKernels(NamedTuple):
+    """The chunks of a tile and all their runs."""
+
+    chunks: list[Chunk]
+    runs: Runs
+
+
 def entry_words(taps: int, with_data: bool) -> int:
     """Queue words of a kernel: 9 weights a word, or its coordinates alone."""
     return -(-taps // TAPS_PER_WORD) if with_data else 1
 
 
-def cut(words: Ints, most: int, limit: int, period: int) -> Iterator[tuple[int, int]]:
-    """Cut columns into ranges whose words fit every queue.
+def cut(words: Ints, most: int, limit: int, period: int, start: int = 0) -> Iterator[Span]:
+    """Cut columns into ranges whose words fit every queue; dead columns at the ends of a range are left out.
 
     Args:
         words: that each column puts into each queue, [queues, columns].
         most: columns of a range at most.
         limit: words that a range may put into any queue.
-        period: no range crosses a multiple of it.
+        period: no range crosses a multiple of it, counted from column -start.
+        start: number of the first column.
     """
     sums = np.zeros((words.shape[0], words.shape[1] + 1), np.int64)
     np.cumsum(words, axis=1, out=sums[:, 1:])
@@ -64,77 +92,98 @@ def cut(words: Ints, most: int, limit: int, period: int) -> Iterator[tuple[int, 
     position = 0
     while position < len(live):
         first = int(live[position])
-        fits = min(int(np.searchsorted(row, row[first] + limit, "right")) for row in sums) - 1
-        last = max(min(first + most, (first // period + 1) * period, fits), first + 1)
+        # The queue that is full first ends the range: look for it among those columns that may belong to the range.
+        last = min(first + most, ((start + first) // period + 1) * period - start, words.shape[1])
+        filled = (sums[:, first + 1 : last + 1] - sums[:, first : first + 1]).max(axis=0)
+        last = first + max(int(np.searchsorted(filled, limit, "right")), 1)
         position = int(np.searchsorted(live, last))
-        yield first, int(live[position - 1]) + 1
+        yield start + first, start + int(live[position - 1]) + 1
 
 
-def row_chunks(
-    matrix: KernelMatrix, rows: int, size: int, queues: int, *, most: int, limit: int, period: int, words: int
-) -> list[Chunk]:
-    """FF and WG: `queues` sets of `size` rows from `rows` on, in chunks of at most `most` columns.
+def row_kernels(
+    matrix: KernelMatrix, rows: int, size: int, counts: Ints, columns: Span, *, most: int, limit: int, period: int, words: int
+) -> TileKernels:
+    """FF and WG: sets of `size` rows from `rows` on, in chunks of columns.
 
     Args:
+        counts: live kernels of each set in each column, [queues, all columns].
+        columns: [first, last) that are wanted.
+        most: columns of a chunk at most.
         limit: queue words of a chunk, the end mark apart.
-        words: queue words of a kernel.
         period: columns that a chunk must not cross: those of one pixel.
+        words: queue words of a kernel.
     """
-    counts = matrix.by_rows(rows, size, queues)
-    return [
-        row_chunk(matrix, rows, size, counts[:, first:last].sum(axis=1), first, last)
-        for first, last in cut(counts * words, most, limit, period)
+    wanted = counts[:, columns[0] : columns[1]]
+    chunks = [
+        Chunk(first, last, counts[:, first:last].sum(axis=1))
+        for first, last in cut(wanted * words, most, limit, period, columns[0])
     ]
+    return TileKernels(chunks, _row_runs(matrix, rows, size, len(counts), [(chunk.first, chunk.last) for chunk in chunks]))
 
 
-def row_chunk(matrix: KernelMatrix, rows: int, size: int, counts: Ints, first: int, last: int) -> Chunk:
-    """The kernels of columns [first, last) for sets of `size` rows from `rows` on."""
-    loads = []
-    for queue in np.flatnonzero(counts).tolist():
-        start = rows + queue * size
-        for run in matrix.runs((start, min(start + size, matrix.grid.rows)), (first, last)):
-            loads.append(KernelLoad(queue, run.start, run.count, run.row - start, run.column - first))
-    return Chunk(first, last, tuple(loads), counts)
+def _row_runs(matrix: KernelMatrix, rows: int, size: int, queues: int, spans: Sequence[Span]) -> Runs:
+    height, width = matrix.grid.block
+    pieces = np.array(list(_pieces(spans, width)), np.int64).reshape(-1, 4)
+    chunk, first, last, base = pieces.T
+    blocks = np.arange(rows // height, min(-(-(rows + size * queues) // height), matrix.grid.block_rows))[:, None]
+    queue = (blocks * height - rows) // size
+    start, entries = matrix.run(blocks, first, last)
+    return Runs(chunk, queue, start, entries, blocks * height - rows - queue * size, base).live()
 
 
-def column_chunks(
-    matrix: KernelMatrix, columns: tuple[int, int], size: int, queues: int, *, most: int, limit: int, words: int
-) -> list[Chunk]:
+def _pieces(spans: Sequence[Span], width: int) -> Iterator[tuple[int, int, int, int]]:
+    """Spans cut at the edges of blocks: (number of the span, first, last, first column of the block - that of the span)."""
+    for number, (first, last) in enumerate(spans):
+        for edge in range(first // width * width, last, width):
+            yield number, max(first, edge), min(last, edge + width), edge - first
+
+
+def column_kernels(
+    matrix: KernelMatrix, columns: Span, size: int, queues: int, *, most: int, limit: int, words: int
+) -> TileKernels:
     """NG: `queues` sets of `size` columns from columns[0] to columns[1], in chunks of at most `most` rows (whole blocks)."""
     height, rows = matrix.block_rows, matrix.grid.rows
     counts = matrix.by_columns(*columns, size, queues)
-    chunks = []
+    chunks, runs = list[Chunk](), list[Runs]()
     for first, last in cut(counts * words, max(most // height, 1), limit, matrix.grid.block_rows):
         span = first * height, min(last * height, rows)
-        taken = counts[:, first:last].sum(axis=1)
-        chunks += _column_parts(matrix, columns, size, taken, span, (0, size), max(limit // words, 1))
-    return chunks
+        for part in _parts(matrix, columns, size, queues, (first, last), max(limit // words, 1)):
+            starts, ends = _edges(columns, size, queues, part)
+            taken = matrix.count((first, last), starts, ends)
+            if taken.any():
+                runs.append(_column_runs(matrix, columns[0], size, (first, last), (starts, ends), len(chunks)))
+                chunks.append(Chunk(*span, taken))
+    joined = Runs(*(np.concatenate(column) for column in zip(*runs, strict=True))) if runs else _NO_RUNS
+    return TileKernels(chunks, joined)
 
 
-def _column_parts(
-    matrix: KernelMatrix, columns: tuple[int, int], size: int, counts: Ints, rows: tuple[int, int], part: tuple[int, int], most: int
-) -> list[Chunk]:
-    """One chunk, or several of fewer columns each where a block row alone has more kernels than a queue takes.
-
-    Args:
-        part: columns [first, last) of every set.
-    """
-    if counts.max() <= most or part[1] - part[0] == 1:
-        return [Chunk(*rows, tuple(_column_loads(matrix, columns, size, rows, part)), counts)]
-    middle = sum(part) // 2
-    chunks = []
-    for half in ((part[0], middle), (middle, part[1])):
-        starts = np.minimum(columns[0] + size * np.arange(len(counts)) + half[0], columns[1])
-        ends = np.minimum(starts + half[1] - half[0], columns[1])
-        taken = matrix.count(rows, starts, ends)
-        chunks += _column_parts(matrix, columns, size, taken, rows, half, most)
-    return [chunk for chunk in chunks if chunk.loads]
+_NO_RUNS = Runs(*(np.zeros(0, np.int64) for _ in Runs._fields))
 
 
-def _column_loads(
-    matrix: KernelMatrix, columns: tuple[int, int], size: int, rows: tuple[int, int], part: tuple[int, int]
-) -> Iterator[KernelLoad]:
-    for queue, start in enumerate(range(columns[0], columns[1], size)):
-        span = min(start + part[0], columns[1]), min(start + part[1], columns[1])
-        for run in matrix.runs(rows, span):
-            yield KernelLoad(queue, run.start, run.count, run.column - start, run.row - rows[0])
+def _edges(columns: Span, size: int, queues: int, part: Span) -> tuple[Ints, Ints]:
+    """First and last column of a part of each queue's set."""
+    bases = columns[0] + size * np.arange(queues)
+    return np.minimum(bases + part[0], columns[1]), np.minimum(bases + part[1], columns[1])
+
+
+def _parts(matrix: KernelMatrix, columns: Span, size: int, queues: int, blocks: Span, most: int) -> Iterator[Span]:
+    """All columns of the sets at once, or fewer where some block rows have more kernels than a queue takes."""
+    waiting = [(0, size)]
+    while waiting:
+        part = waiting.pop()
+        starts, ends = _edges(columns, size, queues, part)
+        if part[1] - part[0] == 1 or matrix.count(blocks, starts, ends).max() <= most:
+            yield part
+        else:
+            middle = sum(part) // 2
+            waiting += [(middle, part[1]), (part[0], middle)]
+
+
+def _column_runs(matrix: KernelMatrix, origin: int, size: int, blocks: Span, edges: tuple[Ints, Ints], chunk: int) -> Runs:
+    height, width = matrix.grid.block
+    pieces = np.array(list(_pieces(list(zip(*(edge.tolist() for edge in edges), strict=True)), width)), np.int64).reshape(-1, 4)
+    queue, first, last, base = pieces.T
+    rows = np.arange(*blocks)[:, None]
+    start, entries = matrix.run(rows, first, last)
+    out_base = base + edges[0][queue] - origin - queue * size
+    return Runs(np.array(chunk), queue, start, entries, out_base, (rows - blocks[0]) * height).live()

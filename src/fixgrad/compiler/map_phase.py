@@ -5,26 +5,25 @@ the pixels of the source's error from the output's error and walks the same bloc
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from fixgrad.compiler.context import Context, after_loads, load_kernels, rectangle_fields
+from fixgrad.compiler.context import Context, Work, after_loads, load_kernels, prepare, rectangle_fields
 from fixgrad.compiler.geometry import Span, tile_spans
 from fixgrad.compiler.inputs import Inputs
-from fixgrad.compiler.kernels import Chunk, column_chunks, entry_words, row_chunks
+from fixgrad.compiler.kernels import Chunk, TileKernels, column_kernels, entry_words, row_kernels
 from fixgrad.compiler.layout import BIAS_BYTES, ELEMENT_BYTES
+from fixgrad.compiler.patch import FF_MODE, NG_MODE, Patch, Patches, emit_compute
 from fixgrad.compiler.resources import MapReady, Waits
 from fixgrad.compiler.stages import FeatureMap, Stage
 from fixgrad.compiler.stream import Label
-from fixgrad.compiler.tiling import Rectangle, Tiling, read_rectangle, rectangle_taps
+from fixgrad.compiler.tiling import Rectangle, Tiling
 from fixgrad.machine.instructions import Unit
 
-#: Values of the field `mode` of COMPUTE and POST.
-FF_MODE, NG_MODE, WG_MODE = 0, 1, 2
 _UNIT_PIXEL = Rectangle(Span(0, 1), Span(0, 1))
 
 
@@ -50,12 +49,14 @@ class MapPhase(ABC):
     def __post_init__(self) -> None:
         self.matrix = self.context.matrices[self.stage.index]
         self.queues = self.context.queue_count(self.tiling.split)
-        self.axes = (self.stage.rows, self.stage.columns)
         self.label = Label(self.stage.name, self.phase)
         by_pixel = self.stage.source_pixels > 1 and not self.transposed
         self.inputs = Inputs(
             self.context, self.stage, self.label, self.read_region, self.read, by_pixel, self.tiling.resident
         )
+        register = self.context.layout.registers.get(f"{self.phase}/{self.stage.name}", 0)
+        self._maker = Patches(self.context, self.stage, self.label, self.tiling.split, self.mode, register)
+        self._patches: dict[Rectangle, Patch] = {}
 
     phase: ClassVar[str]
     mode: ClassVar[int]
@@ -77,7 +78,7 @@ class MapPhase(ABC):
         """Its region."""
 
     @abstractmethod
-    def chunks(self, first: int) -> list[Chunk]:
+    def kernels(self, first: int) -> TileKernels:
         """The work of the tiles whose channels begin at `first`."""
 
     @abstractmethod
@@ -90,13 +91,20 @@ class MapPhase(ABC):
 
     def lower(self) -> None:
         """Emit the whole phase."""
-        chunks: dict[int, list[Chunk]] = {}
+        prepared: dict[int, list[Work]] = {}
         for tile in self.tiles():
-            if tile.first not in chunks:
+            if tile.first not in prepared:
                 if not self.tiling.resident:
-                    chunks.clear()
-                chunks[tile.first] = self.chunks(tile.first)
-            self._lower_tile(tile, chunks[tile.first])
+                    prepared.clear()
+                prepared[tile.first] = self._prepare(tile.first)
+            self._lower_tile(tile, prepared[tile.first])
+
+    def _prepare(self, first: int) -> list[Work]:
+        kernels = self.kernels(first)
+        if not kernels.chunks:
+            # Nothing is connected to these channels: a chunk without kernels clears their accumulators.
+            kernels = TileKernels([Chunk(0, 0, np.zeros(self.queues, np.int64))], kernels.runs)
+        return prepare(self.context, self.stage, self.label, kernels, self.tiling.split, transposed=self.transposed)
 
     def tiles(self) -> Iterator[Tile]:
         """All tiles, in the order of the loops that the tiling says."""
@@ -119,63 +127,34 @@ class MapPhase(ABC):
         """First channel of the tile in its map."""
         return tile.first % self.computed.channels
 
-    def _lower_tile(self, tile: Tile, chunks: list[Chunk]) -> None:
+    def _lower_tile(self, tile: Tile, chunks: Sequence[Work]) -> None:
         context, tiling = self.context, self.tiling
         half = context.lanes.turn()
         base = half * context.machine.half_lane_words
         free = context.lanes.halves[half].uses
-        geometry = self._geometry(tile)
-        for number, chunk in enumerate(chunks or [self._nothing()]):
-            fields = {"clear": int(number == 0), "lane_base": base, "buffer": self._load(tile, chunk, geometry)}
-            self._compute(chunk, geometry, fields, free if number == 0 else Waits())
+        patch = self._patch(self._compute_rectangle(tile))
+        for number, work in enumerate(chunks):
+            load_kernels(context, work)
+            chunk = work.chunk
+            buffer = self.inputs.bring(tile.micro_batch, patch.reads, patch.read_slot, chunk.first, chunk.last)
+            waits = after_loads(context).join(Waits() if number else free)
+            emit_compute(context, patch, work, waits, {"clear": int(number == 0), "lane_base": base, "buffer": buffer})
         computes = context.stream.issued(Unit.COMPUTE)
         channels = min(self.queues * tiling.channels, self.computed.channels - self.channel(tile))
-        fields = {"lane_base": base, "lane_slot_words": geometry.slot, **self.post_fields(tile, channels)}
+        fields = {"lane_base": base, "lane_slot_words": patch.slot, **self.post_fields(tile, channels)}
         post = self._post(tile, channels, fields, Waits(compute=computes))
         context.lanes.halves[half].uses = Waits(compute=computes, post=post)
         context.lanes.halves[half].holds = None
         self.mark_written(tile, channels, post)
 
-    def _geometry(self, tile: Tile) -> "_Geometry":
-        computed = self.tiling.split.rectangles(self._compute_rectangle(tile))
-        reads = [read_rectangle(self.axes, item, self.transposed) for item in computed]
-        return _Geometry(
-            computed=computed,
-            reads=tuple(reads),
-            taps=tuple(rectangle_taps(self.axes, item, self.transposed, self.context.count_padding) for item in computed),
-            slot=max(item.pixels for item in computed),
-            read_slot=max(item.pixels for item in reads),
-        )
+    def _patch(self, rectangle: Rectangle) -> Patch:
+        if rectangle not in self._patches:
+            self._patches[rectangle] = self._maker.make(rectangle)
+        return self._patches[rectangle]
 
     def _compute_rectangle(self, tile: Tile) -> Rectangle:
         """The tile as COMPUTE sees it: a linear layer knows one pixel only."""
         return tile.rectangle if self.stage.source_pixels == 1 else _UNIT_PIXEL
-
-    def _nothing(self) -> Chunk:
-        """A chunk without kernels: it only clears the accumulators of channels that nothing is connected to."""
-        return Chunk(0, 0, (), np.zeros(self.queues, np.int64))
-
-    def _load(self, tile: Tile, chunk: Chunk, geometry: "_Geometry") -> int:
-        """Bring in kernels and inputs of a chunk; returns the first word of its inputs."""
-        load_kernels(self.context, self.stage, self.label, chunk, self.tiling.split, transposed=self.transposed)
-        return self.inputs.bring(tile.micro_batch, geometry.reads, geometry.read_slot, chunk.first, chunk.last)
-
-    def _compute(self, chunk: Chunk, geometry: "_Geometry", fields: dict[str, int], free: Waits) -> None:
-        context = self.context
-        waits = after_loads(context).join(free)
-        shared = {
-            "mode": self.mode,
-            "slot_words": geometry.read_slot,
-            "lane_slot_words": geometry.slot,
-            **compute_geometry(self.stage, self.transposed),
-            "count_padding": int(context.count_padding),
-            "statistics": context.layout.registers.get(f"{self.phase}/{self.stage.name}", 0),
-            **rectangle_fields("in", geometry.reads),
-            **rectangle_fields("out", geometry.computed),
-        }
-        context.stream.emit("COMPUTE", self.label, self.stage.index, waits, {**shared, **fields})
-        context.stream.kernel_counts.append(context.per_pe(chunk.counts))
-        context.stream.taps.append(geometry.taps)
 
     def _post(self, tile: Tile, channels: int, fields: dict[str, int], waits: Waits) -> int:
         context, tiling = self.context, self.tiling
@@ -192,33 +171,6 @@ class MapPhase(ABC):
             **rectangle_fields("out", tiling.split.rectangles(tile.rectangle)),
         }
         return context.stream.emit("POST", self.label, self.stage.index, waits.join(loaded), {**shared, **fields})
-
-
-class _Geometry(NamedTuple):
-    """The rectangles of a tile: what each PE computes and reads, its (pixel, tap) pairs, and words a channel."""
-
-    computed: tuple[Rectangle, ...]
-    reads: tuple[Rectangle, ...]
-    taps: tuple[int, ...]
-    slot: int
-    read_slot: int
-
-
-def compute_geometry(stage: Stage, transposed: bool) -> dict[str, int]:
-    """The convolution as COMPUTE carries it."""
-    rows, columns = stage.rows, stage.columns
-    return {
-        "kernel_rows": rows.kernel,
-        "kernel_columns": columns.kernel,
-        "stride_rows": rows.stride,
-        "stride_columns": columns.stride,
-        "pad_rows": rows.padding,
-        "pad_columns": columns.padding,
-        "dilation_rows": rows.dilation,
-        "dilation_columns": columns.dilation,
-        "in_rows": rows.out_size if transposed else rows.in_size,
-        "in_columns": columns.out_size if transposed else columns.in_size,
-    }
 
 
 class ForwardPhase(MapPhase):
@@ -238,13 +190,14 @@ class ForwardPhase(MapPhase):
     def read_region(self) -> str:
         return f"activation/{self.stage.source.name}"
 
-    def chunks(self, first: int) -> list[Chunk]:
-        words = entry_words(self.stage.taps, with_data=True)
-        return row_chunks(
+    def kernels(self, first: int) -> TileKernels:
+        words, size = entry_words(self.stage.taps, with_data=True), self.tiling.channels
+        return row_kernels(
             self.matrix,
             first,
-            self.tiling.channels,
-            self.queues,
+            size,
+            self.matrix.by_rows(first, size, self.queues),
+            (0, self.matrix.grid.cols),
             most=self.tiling.chunk,
             limit=self.context.chunk_queue_words(words),
             period=self.stage.source.channels,
@@ -312,11 +265,11 @@ class NeuronGradientPhase(MapPhase):
             for first, micro_batch in product(range(0, source.channels, step), range(self.context.micro_batches)):
                 yield Tile(base + first, rectangle, micro_batch)
 
-    def chunks(self, first: int) -> list[Chunk]:
+    def kernels(self, first: int) -> TileKernels:
         channels = self.computed.channels
         last = min(first + self.queues * self.tiling.channels, (first // channels + 1) * channels)
         words = entry_words(self.stage.taps, with_data=True)
-        return column_chunks(
+        return column_kernels(
             self.matrix,
             (first, last),
             self.tiling.channels,

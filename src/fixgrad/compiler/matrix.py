@@ -1,8 +1,6 @@
 """The live kernels of a layer as the machine stores them: CSB blocks in memory order, and where each part of them starts."""
 
-from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +13,6 @@ from fixgrad.sparse.encode import Places, storage_order
 Ints = NDArray[np.int64]
 #: Coordinates inside a block are one byte each.
 MAX_BLOCK_EDGE = 256
-
-
-class Run(NamedTuple):
-    """Consecutive entries of one CSB block.
-
-    Attributes:
-        start, count: of the entries, in storage order.
-        row, column: memory coordinates of the block's first element.
-    """
-
-    start: int
-    count: int
-    row: int
-    column: int
 
 
 class KernelMatrix:
@@ -71,26 +55,16 @@ class KernelMatrix:
             np.asarray(places.block_col * columns + places.col, np.int64),
         )
 
-    def runs(self, rows: tuple[int, int], columns: tuple[int, int]) -> Iterator[Run]:
-        """The live entries of rows [first, last) x columns [first, last), block by block; empty runs are left out.
+    def run(self, block_rows: Ints, first: Ints, last: Ints) -> tuple[Ints, Ints]:
+        """First entry, and how many, of columns [first, last) (within one block) of each block row; arrays that broadcast."""
+        start = self.starts[block_rows, first]
+        return start, self.starts[block_rows, last - 1] + self.counts[block_rows, last - 1] - start
 
-        `rows` begin at a block, and end at one or at the last row.
-        """
-        height, width = self.grid.block
-        for block_row in range(rows[0] // height, -(-rows[1] // height)):
-            for block_column in range(columns[0] // width, -(-columns[1] // width)):
-                first = max(columns[0], block_column * width)
-                last = min(columns[1], (block_column + 1) * width)
-                start = int(self.starts[block_row, first])
-                count = int(self.starts[block_row, last - 1] + self.counts[block_row, last - 1]) - start
-                if count:
-                    yield Run(start, count, block_row * height, block_column * width)
-
-    def count(self, rows: tuple[int, int], starts: Ints, ends: Ints) -> Ints:
-        """Live kernels of rows [first, last) (whole blocks) in each of the column ranges [start, end)."""
-        height = self.grid.block[0]
-        sums = self._column_sums[rows[0] // height : -(-rows[1] // height)]
-        return (sums[:, ends] - sums[:, starts]).sum(axis=0)
+    def count(self, block_rows: tuple[int, int], starts: Ints, ends: Ints) -> Ints:
+        """Live kernels of block rows [first, last) in each of the column ranges [start, end)."""
+        sums = self._column_sums[slice(*block_rows)]
+        counts: Ints = (sums[:, ends] - sums[:, starts]).sum(axis=0)
+        return counts
 
     def by_rows(self, first: int, size: int, parts: int) -> Ints:
         """Live kernels of `parts` sets of `size` rows from `first` on, in each column: [parts, columns]."""
@@ -98,7 +72,8 @@ class KernelMatrix:
         blocks = np.zeros((-(-size // height) * parts, self.grid.cols), np.int64)
         found = self.counts[first // height : first // height + len(blocks)]
         blocks[: len(found)] = found
-        return blocks.reshape(parts, -1, self.grid.cols).sum(axis=1)
+        counts: Ints = blocks.reshape(parts, -1, self.grid.cols).sum(axis=1)
+        return counts
 
     def by_columns(self, first: int, last: int, size: int, parts: int) -> Ints:
         """Live kernels of `parts` sets of `size` columns from `first` to `last`, in each block row: [parts, block rows]."""
@@ -152,7 +127,12 @@ def parameter_index(stage: Stage, rows: Ints, columns: Ints, row_order: Ints, ch
 
 def _counts(alive: NDArray[np.bool_], grid: BlockGrid) -> Ints:
     """Live kernels of each column in each block row: [block rows, columns]."""
-    return np.add.reduceat(alive, np.arange(0, grid.rows, grid.block[0]), axis=0, dtype=np.int64)
+    height = grid.block[0]
+    counts = np.zeros((grid.block_rows, grid.cols), np.int64)
+    for row in range(height):  # row by row: a matrix of 10^8 elements must not be widened as a whole
+        part = alive[row::height]
+        counts[: len(part)] += part
+    return counts
 
 
 def _starts(counts: Ints, grid: BlockGrid) -> Ints:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +33,29 @@ def encode_columns(name: str, columns: Mapping[str, NDArray[np.int64]], count: i
     return words.astype("<u8").view(np.uint8)
 
 
+def merge_column(
+    name: str, field: str, encoded: NDArray[np.uint8], rows: slice | NDArray[np.int64], values: NDArray[np.int64]
+) -> None:
+    """Put `values` into a field that is 0 so far, in `rows` of instructions [count, 128] of the kind `name` (or, for a field
+    of the header, of any kind).
+
+    Raises:
+        InstructionError: a value does not fit the field.
+    """
+    place = layout(name)[field]
+    _check(name, place, values)
+    words = np.ascontiguousarray(encoded[rows]).view("<u8")
+    _put(words, place, values.astype(np.uint64) & np.uint64(place.mask))
+    encoded[rows] = words.view(np.uint8)
+
+
 def decode_columns(name: str, encoded: NDArray[np.uint8]) -> Columns:
     """The fields of instructions [count, 128] of the kind `name`, header included, int64 [count] each."""
     words = np.ascontiguousarray(encoded).view("<u8").astype(np.uint64)
     return {field: _get(words, place) for field, place in layout(name).items()}
 
 
-def _put(words: NDArray[np.uint64], place: Place, raw: NDArray[np.uint64]) -> None:
+def _put(words: NDArray[Any], place: Place, raw: NDArray[np.uint64]) -> None:
     word, shift = divmod(place.bit, 64)
     words[:, word] |= raw << np.uint64(shift)
     if shift + place.field.bits > 64:

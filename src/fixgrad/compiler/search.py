@@ -1,9 +1,10 @@
 """The search for tilings: branch and bound that ends with the best one under the cost model.
 
-A branch is a way to split pixels over PEs and tiles; under it stand all numbers of channels, chunks and loop orders. A branch
-costs at least its own share of PEs kept busy, so branches are visited from the lowest bound up, and the search ends when
-the next bound is not below the best cost: what it returns is the optimum of the model, and the gap to the lower bound of the
-phase is reported with it.
+A *branch* is a way to split pixels over PEs and tiles; under it stand all numbers of channels, chunks, heights of CSB blocks, and
+whether inputs stay. A branch costs at least its own share of PEs kept busy and its own reads, so branches are visited from the
+lowest bound up. The phases of a layer share the height of its CSB blocks: the search goes on, in whichever phase leaves it
+open, until no other height can have a lower sum than the best one found. What it returns is the optimum of the model, and the
+gap to each phase's lower bound is reported with it.
 """
 
 from collections.abc import Iterator
@@ -70,32 +71,69 @@ def splits(machine: Machine) -> Iterator[Split]:
 
 
 def branches(job: Job) -> list[Branch]:
-    """All branches, the lowest bound first."""
+    """All branches that may fit, the lowest bound first."""
     found = []
-    stage = job.stage
+    stage, machine = job.stage, job.machine
     axes = (stage.rows, stage.columns)
     pool = stage.pool if job.phase == "ff" else (1, 1)
-    for split in splits(job.machine):
+    words = machine.lane_words if job.phase == "wg" else machine.half_lane_words
+    least = job.lower_bound
+    for split in splits(machine):
         parts = (split.rows, split.columns)
         cuts = [list(axis_cuts(axes[a], parts[a], pool[a], job.transposed, job.count_padding)) for a in (0, 1)]
         for rows, columns in product(*cuts):
-            busy = rows.taps * columns.taps * job.micro_batches * job.kernels / (job.machine.groups * split.channels)
-            found.append(Branch(max(busy, job.lower_bound), split, rows, columns))
+            if rows.pixels * columns.pixels > words or rows.held * columns.held > machine.input_words:
+                continue
+            busy = rows.taps * columns.taps * job.micro_batches * job.kernels / (machine.groups * split.channels)
+            reads = rows.reads * columns.reads * job.inputs * job.micro_batches / machine.load_words
+            found.append(Branch(max(busy, reads, least), split, rows, columns))
     return sorted(found, key=lambda branch: (branch.bound, branch.rows.tiles * branch.columns.tiles))
 
 
-def best_tilings(job: Job, blocks: tuple[int, ...]) -> dict[int, Choice]:
-    """The best tiling of a phase for each height of CSB blocks for which one fits."""
-    best: dict[int, Choice] = {}
-    found, visited = branches(job), 0
-    for branch in found:
-        if len(best) == len(blocks) and branch.bound >= max(choice.cycles for choice in best.values()):
-            break
-        visited += 1
-        for block, choice in _best_of(job, branch, blocks).items():
-            if block not in best or choice.cycles < best[block].cycles:
-                best[block] = choice
-    return {block: replace(choice, branches=len(found), visited=visited) for block, choice in best.items()}
+class PhaseSearch:
+    """The search of one phase, which can be stopped and taken up again.
+
+    Args:
+        blocks: heights of CSB blocks to try.
+
+    Attributes:
+        best: the best tiling so far for each height for which one fits.
+        visited: branches looked into.
+    """
+
+    def __init__(self, job: Job, blocks: tuple[int, ...]) -> None:
+        self.best: dict[int, Choice] = {}
+        self.visited = 0
+        self._job, self._blocks = job, blocks
+        self._branches = branches(job)
+
+    @property
+    def floor(self) -> float:
+        """Cycles below which nothing is left to be found."""
+        return self._branches[self.visited].bound if self.visited < len(self._branches) else np.inf
+
+    def upper(self, block: int) -> float:
+        """Cycles of the best tiling found for a height."""
+        return self.best[block].cycles if block in self.best else np.inf
+
+    def lower(self, block: int) -> float:
+        """Cycles that no tiling with this height is below."""
+        return min(self.upper(block), self.floor)
+
+    def advance(self, until: float) -> None:
+        """Look into branches until the floor reaches `until`, or one branch at least."""
+        while self.visited < len(self._branches):
+            branch = self._branches[self.visited]
+            self.visited += 1
+            for block, choice in _best_of(self._job, branch, self._blocks).items():
+                if choice.cycles < self.upper(block):
+                    self.best[block] = choice
+            if self.floor >= until:
+                break
+
+    def choice(self, block: int) -> Choice:
+        """The best tiling for a height, with what the search took."""
+        return replace(self.best[block], branches=len(self._branches), visited=self.visited)
 
 
 def _best_of(job: Job, branch: Branch, blocks: tuple[int, ...]) -> dict[int, Choice]:
@@ -167,11 +205,21 @@ class LayerChoice:
 def best_layer(jobs: dict[str, Job], rows: int) -> LayerChoice | None:
     """The height of CSB blocks, which all phases of a layer share, with the least sum of cycles; None if none fits."""
     blocks = block_sizes(rows)
-    found = {phase: best_tilings(job, blocks) for phase, job in jobs.items()}
-    fitting = [block for block in blocks if all(block in choices for choices in found.values())]
-    if not fitting:
+    searches = {phase: PhaseSearch(job, blocks) for phase, job in jobs.items()}
+    for search in searches.values():
+        while search.floor < min(map(search.upper, blocks)):
+            search.advance(search.floor)
+    while True:
+        totals = {block: sum(search.upper(block) for search in searches.values()) for block in blocks}
+        block = min(blocks, key=lambda size: totals[size])
+        rival = min(blocks, key=lambda size: sum(search.lower(size) for search in searches.values()))
+        if sum(search.lower(rival) for search in searches.values()) >= totals[block]:
+            break
+        open_ones = [search for search in searches.values() if search.lower(rival) < search.upper(rival)]
+        for search in open_ones:
+            search.advance(search.floor)
+    if not np.isfinite(totals[block]):
         return None
-    block = min(fitting, key=lambda size: sum(choices[size].cycles for choices in found.values()))
-    phases = {phase: choices[block] for phase, choices in found.items()}
+    phases = {phase: search.choice(block) for phase, search in searches.items()}
     tilings = {phase: choice.tiling for phase, choice in phases.items()}
     return LayerChoice(LayerTiling(block, tilings["ff"], tilings.get("ng"), tilings.get("wg")), phases)

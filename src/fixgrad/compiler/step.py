@@ -143,7 +143,7 @@ def _program(context: Context, network: Network, recipe: Recipe, mode: Mode, pre
         masks=prepared.masks,
         encoded=encoded,
         layout=layout,
-        labels=tuple(stream.labels),
+        labels=stream.labels(),
         kernel_counts=np.array(stream.kernel_counts, np.int32).reshape(-1, machine.groups, machine.pes_per_group),
         taps=np.array(stream.taps, np.int32).reshape(-1, machine.pes_per_group),
         schedule=schedule(prepared.stages, prepared.choices),

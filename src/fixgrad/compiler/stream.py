@@ -1,17 +1,22 @@
-"""The instructions of a program while it is being written."""
+"""The instructions of a program while it is being written.
 
+A large network has hundreds of thousands of instructions, most of which repeat an earlier one but for their waits and a few
+fields. So an instruction is a *template* (encoded once) and what differs; the bytes are put together at the end.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fixgrad.compiler.packing import encode_columns
+from fixgrad.compiler.packing import encode_columns, merge_column
 from fixgrad.compiler.resources import Waits
-from fixgrad.machine.encoding import layout
 from fixgrad.machine.instructions import BY_NAME, INSTRUCTION_BYTES, Unit
 
 Ints = NDArray[np.int64]
+_WAITS = ("wait_load", "wait_compute", "wait_post", "wait_update")
 
 
 class Label(NamedTuple):
@@ -21,39 +26,86 @@ class Label(NamedTuple):
     phase: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """Some consecutive instructions of one kind with everything but their waits, and but what each use adds.
+
+    Attributes:
+        name: of the kind.
+        unit: that takes them.
+        number: of the template in its stream.
+        count: instructions.
+        label: of all of them.
+    """
+
+    name: str
+    unit: Unit
+    number: int
+    count: int
+    label: Label
+
+
 @dataclass(slots=True)
 class InstructionStream:
     """Instructions in program order, and what only the timing model needs to know of them.
 
     Attributes:
-        labels: of each instruction.
         kernel_counts: of each COMPUTE, the kernels that each PE takes, [groups, pes].
         taps: of each COMPUTE, the cycles that a kernel takes each PE, [pes].
     """
 
-    labels: list[Label] = field(default_factory=list)
     kernel_counts: list[Ints] = field(default_factory=list)
     taps: list[tuple[int, ...]] = field(default_factory=list)
-    _fields: dict[str, list[dict[str, int]]] = field(default_factory=dict)
-    _order: dict[str, list[int]] = field(default_factory=dict)
+    _templates: list[Template] = field(default_factory=list)
+    _bytes: list[NDArray[np.uint8]] = field(default_factory=list)
+    _uses: list[int] = field(default_factory=list)
+    _waits: list[Waits] = field(default_factory=list)
+    _added: dict[str, list[tuple[int, Mapping[str, int]]]] = field(default_factory=dict)
     _issued: dict[Unit, int] = field(default_factory=lambda: dict.fromkeys(Unit, 0))
 
-    def emit(self, name: str, label: Label, layer: int, waits: Waits, fields: dict[str, int]) -> int:
-        """Append an instruction; returns its number in its unit, from 1, which is what others wait for."""
-        full = {
-            **fields,
-            "layer": layer,
-            "wait_load": waits.load,
-            "wait_compute": waits.compute,
-            "wait_post": waits.post,
-            "wait_update": waits.update,
-        }
-        self._fields.setdefault(name, []).append(full)
-        self._order.setdefault(name, []).append(len(self.labels))
-        self.labels.append(label)
-        unit = BY_NAME[name].unit
-        self._issued[unit] += 1
-        return self._issued[unit]
+    def template(self, name: str, label: Label, layer: int, rows: Sequence[Mapping[str, int]]) -> Template:
+        """Encode instructions that will be emitted once or more; each of `rows` has the same fields."""
+        columns = {item: np.array([row[item] for row in rows], np.int64) for item in rows[0]}
+        columns["layer"] = np.full(len(rows), layer)
+        self._bytes.append(encode_columns(name, columns, len(rows)))
+        made = Template(name, BY_NAME[name].unit, len(self._templates), len(rows), label)
+        self._templates.append(made)
+        return made
+
+    def templates(
+        self, name: str, label: Label, layer: int, columns: Mapping[str, Ints], counts: Sequence[int]
+    ) -> list[Template]:
+        """Several templates at once, of `counts` instructions each, from columns of all of them."""
+        total = sum(counts)
+        encoded = encode_columns(name, {**columns, "layer": np.full(total, layer)}, total)
+        made, first = [], 0
+        for count in counts:
+            made.append(Template(name, BY_NAME[name].unit, len(self._templates), count, label))
+            self._templates.append(made[-1])
+            self._bytes.append(encoded[first : first + count])
+            first += count
+        return made
+
+    def use(self, template: Template, waits: Waits, added: Mapping[str, int] | None = None) -> int:
+        """Append the instructions of a template.
+
+        Args:
+            waits: of all of them.
+            added: fields that the template left at 0, for a template of one instruction.
+
+        Returns:
+            The number of the last of them in its unit, from 1: what others wait for.
+        """
+        if added:
+            self._added.setdefault(template.name, []).append((len(self._uses), added))
+        self._uses.append(template.number)
+        self._waits.append(waits)
+        self._issued[template.unit] += template.count
+        return self._issued[template.unit]
+
+    def emit(self, name: str, label: Label, layer: int, waits: Waits, fields: Mapping[str, int]) -> int:
+        """Append one instruction that is like no other; returns its number in its unit, from 1."""
+        return self.use(self.template(name, label, layer, [fields]), waits)
 
     def issued(self, unit: Unit) -> int:
         """Instructions of a unit so far."""
@@ -61,12 +113,22 @@ class InstructionStream:
 
     def encode(self) -> NDArray[np.uint8]:
         """The program's bytes, [instructions, 128]."""
-        encoded = np.zeros((len(self.labels), INSTRUCTION_BYTES), np.uint8)
-        for name, records in self._fields.items():
-            columns = {
-                item: np.fromiter((record.get(item, 0) for record in records), np.int64, len(records))
-                for item in layout(name)
-                if item != "opcode"
-            }
-            encoded[self._order[name]] = encode_columns(name, columns, len(records))
-        return encoded
+        counts = np.array([template.count for template in self._templates])[self._uses]
+        starts = np.cumsum(counts) - counts
+        first = np.cumsum([0, *(template.count for template in self._templates[:-1])])[self._uses]
+        rows = np.repeat(first - starts, counts) + np.arange(counts.sum())
+        encoded = np.concatenate(self._bytes)[rows]
+        waits = np.repeat(np.array(self._waits, np.int64).reshape(-1, len(_WAITS)), counts, axis=0)
+        for number, name in enumerate(_WAITS):
+            merge_column("HALT", name, encoded, slice(None), waits[:, number])
+        for name, uses in self._added.items():
+            positions = starts[[use for use, _ in uses]]
+            for item in {key for _, added in uses for key in added}:
+                values = np.fromiter((added.get(item, 0) for _, added in uses), np.int64, len(uses))
+                merge_column(name, item, encoded, positions, values)
+        return encoded.reshape(-1, INSTRUCTION_BYTES)
+
+    def labels(self) -> tuple[Label, ...]:
+        """The label of each instruction."""
+        templates = self._templates
+        return tuple(templates[use].label for use in self._uses for _ in range(templates[use].count))

@@ -12,20 +12,38 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fixgrad.compiler.context import ALL_PES, Context, after_loads, bounds, load_kernels, rectangle_fields
+from fixgrad.compiler.context import (
+    ALL_PES,
+    Context,
+    after_loads,
+    bounds,
+    load_kernels,
+    prepare,
+    rectangle_fields,
+)
 from fixgrad.compiler.geometry import tile_spans
 from fixgrad.compiler.inputs import Inputs
-from fixgrad.compiler.kernels import Chunk, cut, row_chunk
+from fixgrad.compiler.kernels import Runs, TileKernels, cut, row_kernels
 from fixgrad.compiler.layout import BIAS_BYTES, ELEMENT_BYTES, stored_bytes
-from fixgrad.compiler.map_phase import WG_MODE, compute_geometry
+from fixgrad.compiler.patch import WG_MODE, Patch, Patches, emit_compute
 from fixgrad.compiler.resources import Half, Waits
 from fixgrad.compiler.stages import Stage
-from fixgrad.compiler.stream import Label
-from fixgrad.compiler.tiling import Rectangle, Tiling, read_rectangle, rectangle_taps
+from fixgrad.compiler.stream import Label, Template
+from fixgrad.compiler.tiling import Rectangle, Tiling
 from fixgrad.machine.instructions import Unit
 from fixgrad.network import Recipe
 
 Ints = NDArray[np.int64]
+
+
+#: Fields of the UPDATE of a group that has nothing to update.
+_IDLE = dict.fromkeys(
+    (
+        "pe", "gradient_base", "count", "stored", "momentum", "operand", "element", "taps", "stored_bytes", "momentum_bytes",
+        "operands", "statistics",
+    ),
+    0,
+)  # fmt: skip
 
 
 class Update(NamedTuple):
@@ -38,22 +56,11 @@ class Update(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The rectangles of one (micro-batch, tile of error pixels)."""
+    """One (micro-batch, tile of error pixels), and the LOAD_ERROR of its patch."""
 
     micro_batch: int
-    errors: tuple[Rectangle, ...]
-    inputs: tuple[Rectangle, ...]
-    taps: tuple[int, ...]
-
-    @property
-    def slot(self) -> int:
-        """Words of an error channel in the lane memories."""
-        return max(item.pixels for item in self.errors)
-
-    @property
-    def input_slot(self) -> int:
-        """Words of an input channel in the input buffers."""
-        return max(item.pixels for item in self.inputs)
+    patch: Patch
+    errors: Template
 
 
 @dataclass
@@ -79,6 +86,8 @@ class WeightPhase:
             self.stage.source_pixels > 1,
             self.tiling.resident,
         )
+        register = self.context.layout.registers[f"update/{self.stage.name}.weight"]
+        self._maker = Patches(self.context, self.stage, self.label, self.tiling.split, WG_MODE, register)
         self.places = tuple(self._places())
 
     def lower(self) -> None:
@@ -91,48 +100,60 @@ class WeightPhase:
             self._update_biases()
 
     def _places(self) -> Iterator[Place]:
-        axes, stage = (self.stage.rows, self.stage.columns), self.stage
-        rectangles = product(
-            tile_spans(stage.rows.out_size, self.tiling.rows), tile_spans(stage.columns.out_size, self.tiling.columns)
-        )
-        for micro_batch, (rows, columns) in product(range(self.context.micro_batches), list(rectangles)):
-            errors = self.tiling.split.rectangles(Rectangle(rows, columns))
-            inputs = tuple(read_rectangle(axes, item, False) for item in errors)
-            taps = tuple(rectangle_taps(axes, item, False, self.context.count_padding) for item in errors)
-            yield Place(micro_batch, errors, inputs, taps)
+        stage, tiling = self.stage, self.tiling
+        spans = tile_spans(stage.rows.out_size, tiling.rows), tile_spans(stage.columns.out_size, tiling.columns)
+        patches = [self._maker.make(Rectangle(*pair)) for pair in product(*spans)]
+        errors = [self._error_template(patch) for patch in patches]
+        for micro_batch in range(self.context.micro_batches):
+            for patch, template in zip(patches, errors, strict=True):
+                yield Place(micro_batch, patch, template)
 
-    def _kernel_tiles(self, rows: int, counts: Ints) -> Iterator[list[Chunk]]:
+    def _kernel_tiles(self, rows: int, counts: Ints) -> Iterator[TileKernels]:
         """Columns cut so that their gradients fit half of a gradient memory, and again into chunks."""
-        size, capacity = self.tiling.channels, self.context.machine.half_gradient_words
         everything = counts.shape[1]
-        for first, last in cut(counts * self.stage.taps, everything, capacity, everything):
-            limit, period = self.context.chunk_queue_words(1), self.stage.source.channels
-            yield [
-                row_chunk(self.matrix, rows, size, counts[:, low:high].sum(axis=1), low, high)
-                for low, high in _cut_within(counts, (first, last), self.tiling.chunk, limit, period)
-            ]
+        for columns in cut(counts * self.stage.taps, everything, self.context.machine.half_gradient_words, everything):
+            yield row_kernels(
+                self.matrix,
+                rows,
+                self.tiling.channels,
+                counts,
+                columns,
+                most=self.tiling.chunk,
+                limit=self.context.chunk_queue_words(1),
+                period=self.stage.source.channels,
+                words=1,
+            )
 
-    def _lower_tile(self, rows: int, chunks: Sequence[Chunk]) -> None:
+    def _lower_tile(self, rows: int, tile: TileKernels) -> None:
         context, machine = self.context, self.context.machine
         half = context.gradients.turn()
         free = context.gradients.halves[half].uses
         base = half * machine.half_gradient_words
+        chunks = prepare(context, self.stage, self.label, tile, self.tiling.split, transposed=False)
         for number, place in enumerate(self.places):
             lane_base, held = self._load_errors(rows, place)
-            for position, chunk in enumerate(chunks):
+            for position, work in enumerate(chunks):
                 first = number == 0 and position == 0
-                fields = {"clear": int(first), "number_on": int(position > 0), "gradient_base": base, "lane_base": lane_base}
-                self._compute(place, chunk, fields, free if first else Waits())
+                load_kernels(context, work)
+                patch, chunk = place.patch, work.chunk
+                added = {
+                    "clear": int(first),
+                    "number_on": int(position > 0),
+                    "gradient_base": base,
+                    "lane_base": lane_base,
+                    "buffer": self.inputs.bring(place.micro_batch, patch.reads, patch.read_slot, chunk.first, chunk.last),
+                }
+                emit_compute(context, patch, work, after_loads(context).join(free if first else Waits()), added)
             for item in held:
                 item.uses = Waits(compute=context.stream.issued(Unit.COMPUTE))
-        context.gradients.halves[half].uses = self._update(_updates(chunks), base)
+        context.gradients.halves[half].uses = self._update(_updates(tile.runs), base)
 
     def _load_errors(self, rows: int, place: Place) -> tuple[int, tuple[Half, ...]]:
         """Bring the errors of a place into the lane memories, unless they are there: the first word, and where they are."""
         context, lanes = self.context, self.context.lanes
-        key = (self.stage.name, rows, place.micro_batch, place.errors)
+        key = (self.stage.name, rows, place.micro_batch, place.patch.computed)
         size = context.machine.half_lane_words
-        whole = self.tiling.channels * max(item.slot for item in self.places) > size
+        whole = self.tiling.channels * max(item.patch.slot for item in self.places) > size
         for number, half in enumerate(lanes.halves):
             if half.holds == key:
                 return number * size, lanes.halves if whole else (half,)
@@ -143,45 +164,31 @@ class WeightPhase:
         return number * size, taken
 
     def _emit_errors(self, rows: int, place: Place, base: int, free: Waits) -> None:
-        context, tiling, error = self.context, self.tiling, self.stage.error
-        total = min(self.queues * tiling.channels, error.channels - rows)
-        span = bounds(place.errors).rows
+        context, error = self.context, self.stage.error
+        total = min(self.queues * self.tiling.channels, error.channels - rows)
+        span = bounds(place.patch.computed).rows
         region = f"error/{self.stage.name}"
         ready = context.ready_map(region, error).reading(
             place.micro_batch, slice(rows, rows + total), slice(span.first, span.last)
         )
-        fields = {
+        added = {
             "source": context.map_address(region, error, place.micro_batch, rows),
-            "channels": tiling.channels,
             "total_channels": total,
+            "lane_base": base,
+        }
+        context.stream.use(place.errors, free.join(ready), added)
+
+    def _error_template(self, patch: Patch) -> Template:
+        error, tiling = self.stage.error, self.tiling
+        fields = {
+            "channels": tiling.channels,
             "channel_words": error.pixels,
             "row_words": error.columns,
             "channel_split": int(tiling.split.channels > 1),
-            "lane_base": base,
-            "slot_words": place.slot,
-            **rectangle_fields("out", place.errors),
+            "slot_words": patch.slot,
+            **rectangle_fields("out", patch.computed),
         }
-        context.stream.emit("LOAD_ERROR", self.label, self.stage.index, free.join(ready), fields)
-
-    def _compute(self, place: Place, chunk: Chunk, fields: dict[str, int], free: Waits) -> None:
-        context = self.context
-        load_kernels(context, self.stage, self.label, chunk, self.tiling.split, transposed=False)
-        buffer = self.inputs.bring(place.micro_batch, place.inputs, place.input_slot, chunk.first, chunk.last)
-        shared = {
-            "mode": WG_MODE,
-            "buffer": buffer,
-            "slot_words": place.input_slot,
-            "lane_slot_words": place.slot,
-            **compute_geometry(self.stage, transposed=False),
-            "count_padding": int(context.count_padding),
-            "statistics": context.layout.registers[f"update/{self.stage.name}.weight"],
-            **rectangle_fields("in", place.inputs),
-            **rectangle_fields("out", place.errors),
-        }
-        waits = after_loads(context).join(free)
-        context.stream.emit("COMPUTE", self.label, self.stage.index, waits, {**shared, **fields})
-        context.stream.kernel_counts.append(context.per_pe(chunk.counts))
-        context.stream.taps.append(place.taps)
+        return self.context.stream.template("LOAD_ERROR", self.label, self.stage.index, [fields])
 
     def _update(self, updates: Sequence[Update], base: int) -> Waits:
         """UPDATEs of a tile, as many in every group; returns what has used its half of the gradient memories."""
@@ -192,12 +199,13 @@ class WeightPhase:
         label = Label(self.stage.name, "update")
         param, loaded = context.use_param(f"update/{self.stage.name}.weight", label)
         waits = loaded.join(Waits(compute=context.stream.issued(Unit.COMPUTE)))
-        for position in range(max(map(len, by_group), default=0)):
-            for group, queue in enumerate(by_group):
-                fields = {"group": group, "param": param}
-                if position < len(queue):
-                    fields.update(self._update_fields(queue[position], base))
-                context.stream.emit("UPDATE", label, self.stage.index, waits, fields)
+        rows = [
+            {"group": group, "param": param, **(self._update_fields(queue[position], base) if position < len(queue) else _IDLE)}
+            for position in range(max(map(len, by_group), default=0))
+            for group, queue in enumerate(by_group)
+        ]
+        if rows:
+            context.stream.use(context.stream.template("UPDATE", label, self.stage.index, rows), waits)
         return Waits(update=context.updates())
 
     def _update_fields(self, update: Update, base: int) -> dict[str, int]:
@@ -245,24 +253,14 @@ class WeightPhase:
             context.stream.emit("UPDATE", label, self.stage.index, waits, fields)
 
 
-def _cut_within(counts: Ints, columns: tuple[int, int], most: int, limit: int, period: int) -> Iterator[tuple[int, int]]:
-    """`cut` of some of the columns only; periods count from column 0."""
-    first, last = columns
-    masked = counts.copy()
-    masked[:, :first] = masked[:, last:] = 0
-    yield from cut(masked, most, limit, period)
-
-
-def _updates(chunks: Sequence[Chunk]) -> list[Update]:
+def _updates(runs: Runs) -> list[Update]:
     """The entries of a tile as runs that are consecutive both in memory and in the gradients of their queue."""
     found: dict[int, list[Update]] = {}
-    filled: dict[int, int] = {}
-    for chunk in chunks:
-        for load in chunk.loads:
-            runs, gradient = found.setdefault(load.queue, []), filled.get(load.queue, 0)
-            if runs and runs[-1].start + runs[-1].count == load.start:
-                runs[-1] = runs[-1]._replace(count=runs[-1].count + load.count)
-            else:
-                runs.append(Update(load.queue, load.start, load.count, gradient))
-            filled[load.queue] = gradient + load.count
-    return [update for runs in found.values() for update in runs]
+    for queue, start, entries in zip(runs.queue.tolist(), runs.start.tolist(), runs.entries.tolist(), strict=True):
+        taken = found.setdefault(queue, [])
+        last = taken[-1] if taken else Update(queue, start, 0, 0)
+        if last.start + last.count == start:
+            taken[-1:] = [last._replace(count=last.count + entries)]
+        else:
+            taken.append(Update(queue, start, entries, last.gradient + last.count))
+    return [update for taken in found.values() for update in taken]
