@@ -7,6 +7,7 @@ from itertools import pairwise, product
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from fixgrad.gateware.pe.shape import Mode
 from fixgrad.machine import Machine
 from fixgrad.machine.parameters import TAPS_PER_WORD
 from fixgrad.machine.presets import TINY
+from fixgrad.numbers import ConvGeometry, conv_forward_reference, conv_input_gradient_reference, conv_weight_gradient_reference
 
 MACHINE = TINY.with_changes(
     groups=1, pes_per_group=2, lanes=3, input_words=64, lane_words=32, kernel_words=16, gradient_words=64
@@ -407,6 +409,64 @@ def test_count_padding_takes_a_cycle_for_every_tap(simulate: Callable[..., None]
     run = run_one(simulate, replace(CONVOLUTION, mode=mode, count_padding=1))
     assert run.steps == [4 * 72, 4 * 72]
     assert run.cycles == START_CYCLES + (4 * 72 - 1) + COMPUTE_LATENCY - 1
+
+
+def halves(size: int) -> list[Rectangle]:
+    """The left and the right half of a map."""
+    return [(0, size, 0, size // 2), (0, size, size // 2, size)]
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_whole_convolution_equals_numbers(simulate: Callable[..., None], mode: Mode) -> None:
+    """Stride 2, padding, sparse: 3 output and 2 input channels, lanes as images, pixels shared by the PEs."""
+    generator, geometry = np.random.default_rng(8), ConvGeometry(stride=(2, 2), padding=(1, 1))
+    x = generator.integers(-127, 128, (MACHINE.lanes, 2, 4, 4))
+    w = generator.integers(-127, 128, (3, 2, 3, 3))
+    live = np.array([[1, 1], [0, 1], [1, 0]], bool)
+    w[~live] = 0
+    dy = generator.integers(-127, 128, (MACHINE.lanes, 3, 2, 2))
+    source, size = (dy, 4) if mode is Mode.NG else (x, 2)
+    places = [(o, i) for o, i in np.argwhere(live).tolist()]
+    kernels = [Kernel(i if mode is Mode.NG else o, o if mode is Mode.NG else i, w[o, i].ravel().tolist()) for o, i in places]
+    rows = source.shape[2]
+    compute = Compute(
+        mode,
+        (3, 3),
+        halves(size),
+        [(0, rows, 0, rows)] * 2,
+        (rows, rows),
+        [kernels] * 2,
+        stride=(2, 2),
+        pad=(1, 1),
+        slot_words=rows * rows,
+        lane_slot_words=size * size // 2,
+    )
+    dut, memories = Group(MACHINE), Memories()
+    driver = Driver(dut)
+    for pe, (channel, row, column) in product(PES, np.ndindex(source.shape[1:])):
+        memories.inputs[pe][(channel * rows + row) * rows + column] = source[:, channel, row, column].tolist()
+
+    async def bench(ctx: Any) -> None:
+        await driver.load_inputs(ctx, memories.inputs)
+        if mode is Mode.WG:
+            for (pe, box), channel in product(enumerate(compute.out), range(3)):
+                for number, (r, q) in enumerate(product(range(box[0], box[1]), range(box[2], box[3]))):
+                    await driver.load_errors(ctx, pe, channel * 2 + number, dy[:, channel, r, q].tolist())
+        await driver.push(ctx, compute)
+        await driver.run(ctx, compute)
+        if mode is Mode.WG:
+            found = [await driver.gradients(ctx, address) for address in range(9 * len(places))]
+            gradient = conv_weight_gradient_reference(x, dy, (3, 3), geometry).values
+            assert [sum(of_pes) for of_pes in found] == gradient[tuple(np.array(places).T)].ravel().tolist()
+            return
+        forward = conv_forward_reference(x, w, geometry)
+        y = forward if mode is Mode.FF else conv_input_gradient_reference(dy, w, (4, 4), geometry)
+        for (pe, box), channel in product(enumerate(compute.out), range(y.values.shape[1])):
+            for number, (r, q) in enumerate(product(range(box[0], box[1]), range(box[2], box[3]))):
+                word = await driver.drain(ctx, pe, channel * compute.lane_slot_words + number)
+                assert word == y.values[:, channel, r, q].tolist()
+
+    simulate(dut, bench)
 
 
 def test_the_latency_is_that_of_the_timing_model() -> None:
