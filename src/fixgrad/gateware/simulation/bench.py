@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fixgrad.errors import FixgradError
 from fixgrad.gateware.axi.ports import Port
-from fixgrad.gateware.simulation.build import Engine, build
+from fixgrad.gateware.simulation.builds import Engine, build
 from fixgrad.gateware.simulation.emit import Netlist
 
 
