@@ -53,8 +53,8 @@ def command(
     """Compile a training step and simulate its time, DRAM bytes and energy, layer by layer.
 
     The tables show time, bound and utilisation of each layer and phase, where the time of the step goes, its energy, and
-    what the machine takes of its chip. Masks are real: those of the run, or kernel-wise ones of exactly the density asked for. For the talk's own case its
-    figures stand beside.
+    what the machine takes of its chip. Masks are real: those of the run, or kernel-wise ones of exactly the density asked
+    for. For the talk's own case its figures stand beside.
     """
     from fixgrad.machine.files import machine_named
     from fixgrad.simulate.timing import write_timeline

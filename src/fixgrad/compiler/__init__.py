@@ -1,7 +1,7 @@
 """Network and machine to program: stages, tiling, balance, memory layout, instructions."""
 
-from fixgrad.compiler.infeasible import Infeasible, InfeasibleError
 from fixgrad.compiler.image import MemoryLayout
+from fixgrad.compiler.infeasible import Infeasible, InfeasibleError
 from fixgrad.compiler.layout import Region
 from fixgrad.compiler.program import Program
 from fixgrad.compiler.program_file import check_machine, load_program, save_program

@@ -44,7 +44,7 @@ def balanced_order(deals: Sequence[Deal]) -> Ints:
     first = deals[0]
     count = len(first.loads)
     order = _snake(first)
-    live = [deal for deal in deals if 1 < -(-count // deal.channels) and np.ptp(deal.loads)]
+    live = [deal for deal in deals if -(-count // deal.channels) > 1 and np.ptp(deal.loads)]
     if live:
         order = _improve(order, live)
     return order

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +112,8 @@ class Context:
         return np.repeat(by_group, machine.pes_per_group // by_group.shape[1], axis=1)
 
 
-def rectangle_fields(prefix: str, rectangles: Sequence[Rectangle]) -> dict[str, int]:
+@lru_cache(maxsize=1024)
+def rectangle_fields(prefix: str, rectangles: tuple[Rectangle, ...]) -> dict[str, int]:
     """The fields of the four rectangles that LOAD_INPUT, LOAD_ERROR, COMPUTE and POST carry."""
     fields = {}
     for pe in range(MAX_PES_PER_GROUP):
@@ -121,7 +123,8 @@ def rectangle_fields(prefix: str, rectangles: Sequence[Rectangle]) -> dict[str, 
     return fields
 
 
-def bounds(rectangles: Sequence[Rectangle]) -> Rectangle:
+@lru_cache(maxsize=1024)
+def bounds(rectangles: tuple[Rectangle, ...]) -> Rectangle:
     """The smallest rectangle around all that are not empty."""
     real = [item for item in rectangles if item.pixels]
     if not real:

@@ -141,7 +141,7 @@ def map_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid: Grid
     entries = job.micro_batches * shape.tiles * job.kernels
     load = words / machine.load_words + entries * job.words + LOAD_CYCLES * instructions
     drained = job.micro_batches * job.outputs * _area(job)
-    post = drained / machine.post_processors + LATENCY * shape.channel_tiles
+    post = np.asarray(drained / machine.post_processors + LATENCY * shape.channel_tiles, np.float64)
     moved = words * machine.lanes + entries * (2 + job.stage.taps) + _stored_bytes(job) + instructions * (
         INSTRUCTION_BYTES + ROUNDING_BYTES
     )
@@ -191,7 +191,8 @@ def _busy(*units: Values) -> Values:
     """The longest of the units' times, and a little of the others'."""
     times = np.broadcast_arrays(*units)
     longest: Values = np.maximum.reduce(times)
-    return longest * (1 - FRICTION) + FRICTION * np.add.reduce(times)
+    total: Values = longest * (1 - FRICTION) + FRICTION * np.add.reduce(times)
+    return total
 
 
 def _cost(fits: NDArray[np.bool_], cycles: Values, moved: Values) -> Cost:
@@ -201,8 +202,10 @@ def _cost(fits: NDArray[np.bool_], cycles: Values, moved: Values) -> Cost:
 def _whole_blocks(job: Job, grid: Grid) -> NDArray[np.bool_]:
     """Whether whole CSB blocks make up what is cut along rows: the outputs of FF and WG, the inputs of NG."""
     if job.phase == "ng":
-        return (grid.chunk % grid.block == 0) | (grid.chunk >= job.inputs)
-    return grid.channels % grid.block == 0
+        chunks: NDArray[np.bool_] = (grid.chunk % grid.block == 0) | (grid.chunk >= job.inputs)
+        return chunks
+    channels: NDArray[np.bool_] = grid.channels % grid.block == 0
+    return channels
 
 
 def _stays(job: Job, grid: Grid, held: int) -> NDArray[np.bool_]:
@@ -261,7 +264,8 @@ def _range(count: int) -> float:
 def _places(machine: Machine, grid: Grid, held: int, entries: Any) -> Values:
     """Chunks that the input buffers and the queues hold at once; inputs that stay do not limit them."""
     ring = np.where(grid.resident, machine.kernel_words, machine.input_words // np.maximum(grid.chunk * held, 1))
-    return np.minimum(ring, machine.kernel_words // np.maximum(entries, 1)).astype(np.float64)
+    places: Values = np.minimum(ring, machine.kernel_words // np.maximum(entries, 1)).astype(np.float64)
+    return places
 
 
 def _area(job: Job) -> int:

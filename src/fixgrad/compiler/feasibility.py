@@ -103,4 +103,5 @@ def unfit_waits(network: str, counts: Mapping[str, int]) -> Iterator[Infeasible]
     limit = fields_of("HALT")["wait_load"].high
     for unit, count in counts.items():
         if count > limit:
-            yield Infeasible(network, "program", f"{unit} instructions", count, limit, ("pruning", "a larger machine", "a smaller batch"))
+            remedies = ("pruning", "a larger machine", "a smaller batch")
+            yield Infeasible(network, "program", f"{unit} instructions", count, limit, remedies)

@@ -95,5 +95,5 @@ class Inputs:
                 "slot_words": slot,
                 **rectangle_fields("in", rectangles),
             }
-            self._templates[key] = self.context.stream.template("LOAD_INPUT", self.label, self.stage.index, [fields])
+            self._templates[key] = self.context.stream.template("LOAD_INPUT", self.label, self.stage.index, fields)
         return self._templates[key]

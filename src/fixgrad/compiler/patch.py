@@ -70,7 +70,7 @@ class Patches:
             tuple(rectangle_taps(axes, item, transposed, self.context.count_padding) for item in computed),
             slot,
             read_slot,
-            self.context.stream.template("COMPUTE", self.label, self.stage.index, [fields]),
+            self.context.stream.template("COMPUTE", self.label, self.stage.index, fields),
         )
 
     def _convolution(self, transposed: bool) -> dict[str, int]:

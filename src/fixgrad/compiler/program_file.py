@@ -62,7 +62,7 @@ def save_program(program: Program, path: str | Path) -> None:
     text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
     checksum = np.frombuffer(_checksum(text, arrays), np.uint8)
     with Path(path).open("wb") as file:
-        np.savez_compressed(file, header=text, checksum=checksum, **arrays)
+        np.savez_compressed(file, allow_pickle=False, header=text, checksum=checksum, **arrays)
 
 
 def load_program(path: str | Path) -> Program:

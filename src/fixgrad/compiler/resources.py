@@ -93,11 +93,15 @@ class KernelQueues:
         return Waits(compute=self._drained)
 
 
+#: Nothing to wait for.
+NO_WAITS = Waits()
+
+
 @dataclass(slots=True)
 class Half:
     """One half of a lane memory or gradient memory, or all of it: the latest instruction of each unit that uses it."""
 
-    uses: Waits = Waits()
+    uses: Waits = NO_WAITS
     holds: object = None
 
 

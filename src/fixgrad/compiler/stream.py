@@ -57,33 +57,31 @@ class InstructionStream:
     kernel_counts: list[Ints] = field(default_factory=list)
     taps: list[tuple[int, ...]] = field(default_factory=list)
     _templates: list[Template] = field(default_factory=list)
-    _bytes: list[NDArray[np.uint8]] = field(default_factory=list)
+    _columns: dict[str, list[tuple[list[int], Mapping[str, Ints]]]] = field(default_factory=dict)
+    _rows: dict[str, list[tuple[int, Mapping[str, int]]]] = field(default_factory=dict)
     _uses: list[int] = field(default_factory=list)
     _waits: list[Waits] = field(default_factory=list)
     _added: dict[str, list[tuple[int, Mapping[str, int]]]] = field(default_factory=dict)
     _issued: dict[Unit, int] = field(default_factory=lambda: dict.fromkeys(Unit, 0))
 
-    def template(self, name: str, label: Label, layer: int, rows: Sequence[Mapping[str, int]]) -> Template:
-        """Encode instructions that will be emitted once or more; each of `rows` has the same fields."""
-        columns = {item: np.array([row[item] for row in rows], np.int64) for item in rows[0]}
-        columns["layer"] = np.full(len(rows), layer)
-        self._bytes.append(encode_columns(name, columns, len(rows)))
-        made = Template(name, BY_NAME[name].unit, len(self._templates), len(rows), label)
-        self._templates.append(made)
+    def template(self, name: str, label: Label, layer: int, fields: Mapping[str, int]) -> Template:
+        """One instruction that will be emitted once or more."""
+        made = self._new(name, label, 1)
+        self._rows.setdefault(name, []).append((made.number, {**fields, "layer": layer}))
         return made
 
     def templates(
         self, name: str, label: Label, layer: int, columns: Mapping[str, Ints], counts: Sequence[int]
     ) -> list[Template]:
         """Several templates at once, of `counts` instructions each, from columns of all of them."""
-        total = sum(counts)
-        encoded = encode_columns(name, {**columns, "layer": np.full(total, layer)}, total)
-        made, first = [], 0
-        for count in counts:
-            made.append(Template(name, BY_NAME[name].unit, len(self._templates), count, label))
-            self._templates.append(made[-1])
-            self._bytes.append(encoded[first : first + count])
-            first += count
+        made = [self._new(name, label, count) for count in counts]
+        full = {**columns, "layer": np.full(sum(counts), layer)}
+        self._columns.setdefault(name, []).append(([template.number for template in made], full))
+        return made
+
+    def _new(self, name: str, label: Label, count: int) -> Template:
+        made = Template(name, BY_NAME[name].unit, len(self._templates), count, label)
+        self._templates.append(made)
         return made
 
     def use(self, template: Template, waits: Waits, added: Mapping[str, int] | None = None) -> int:
@@ -105,7 +103,7 @@ class InstructionStream:
 
     def emit(self, name: str, label: Label, layer: int, waits: Waits, fields: Mapping[str, int]) -> int:
         """Append one instruction that is like no other; returns its number in its unit, from 1."""
-        return self.use(self.template(name, label, layer, [fields]), waits)
+        return self.use(self.template(name, label, layer, fields), waits)
 
     def issued(self, unit: Unit) -> int:
         """Instructions of a unit so far."""
@@ -113,11 +111,12 @@ class InstructionStream:
 
     def encode(self) -> NDArray[np.uint8]:
         """The program's bytes, [instructions, 128]."""
-        counts = np.array([template.count for template in self._templates])[self._uses]
+        sizes = np.array([template.count for template in self._templates])
+        places = np.cumsum(sizes) - sizes
+        counts = sizes[self._uses]
         starts = np.cumsum(counts) - counts
-        first = np.cumsum([0, *(template.count for template in self._templates[:-1])])[self._uses]
-        rows = np.repeat(first - starts, counts) + np.arange(counts.sum())
-        encoded = np.concatenate(self._bytes)[rows]
+        rows = np.repeat(places[self._uses] - starts, counts) + np.arange(counts.sum())
+        encoded = self._encode_templates(sizes, places)[rows]
         waits = np.repeat(np.array(self._waits, np.int64).reshape(-1, len(_WAITS)), counts, axis=0)
         for number, name in enumerate(_WAITS):
             merge_column("HALT", name, encoded, slice(None), waits[:, number])
@@ -126,7 +125,22 @@ class InstructionStream:
             for item in {key for _, added in uses for key in added}:
                 values = np.fromiter((added.get(item, 0) for _, added in uses), np.int64, len(uses))
                 merge_column(name, item, encoded, positions, values)
-        return encoded.reshape(-1, INSTRUCTION_BYTES)
+        return encoded
+
+    def _encode_templates(self, sizes: Ints, places: Ints) -> NDArray[np.uint8]:
+        encoded = np.zeros((int(sizes.sum()), INSTRUCTION_BYTES), np.uint8)
+        for name, rows in self._rows.items():
+            columns = {
+                item: np.fromiter((fields.get(item, 0) for _, fields in rows), np.int64, len(rows))
+                for item in {key for _, fields in rows for key in fields}
+            }
+            encoded[places[[number for number, _ in rows]]] = encode_columns(name, columns, len(rows))
+        for name, batches in self._columns.items():
+            for numbers, columns in batches:
+                first = places[numbers[0]]
+                count = int(sizes[numbers].sum())
+                encoded[first : first + count] = encode_columns(name, columns, count)
+        return encoded
 
     def labels(self) -> tuple[Label, ...]:
         """The label of each instruction."""

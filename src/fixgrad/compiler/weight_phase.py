@@ -36,22 +36,12 @@ from fixgrad.network import Recipe
 Ints = NDArray[np.int64]
 
 
-#: Fields of the UPDATE of a group that has nothing to update.
-_IDLE = dict.fromkeys(
-    (
-        "pe", "gradient_base", "count", "stored", "momentum", "operand", "element", "taps", "stored_bytes", "momentum_bytes",
-        "operands", "statistics",
-    ),
-    0,
-)  # fmt: skip
-
-
 class Update(NamedTuple):
-    """Consecutive parameters: kernels [start, start + count) of the layer, from gradient `gradient` of queue `queue` on."""
+    """Consecutive parameters: kernels [start, start + kernels) of the layer, from gradient `gradient` of queue `queue` on."""
 
     queue: int
     start: int
-    count: int
+    kernels: int
     gradient: int
 
 
@@ -188,7 +178,7 @@ class WeightPhase:
             "slot_words": patch.slot,
             **rectangle_fields("out", patch.computed),
         }
-        return self.context.stream.template("LOAD_ERROR", self.label, self.stage.index, [fields])
+        return self.context.stream.template("LOAD_ERROR", self.label, self.stage.index, fields)
 
     def _update(self, updates: Sequence[Update], base: int) -> Waits:
         """UPDATEs of a tile, as many in every group; returns what has used its half of the gradient memories."""
@@ -199,13 +189,12 @@ class WeightPhase:
         label = Label(self.stage.name, "update")
         param, loaded = context.use_param(f"update/{self.stage.name}.weight", label)
         waits = loaded.join(Waits(compute=context.stream.issued(Unit.COMPUTE)))
-        rows = [
-            {"group": group, "param": param, **(self._update_fields(queue[position], base) if position < len(queue) else _IDLE)}
-            for position in range(max(map(len, by_group), default=0))
-            for group, queue in enumerate(by_group)
-        ]
-        if rows:
-            context.stream.use(context.stream.template("UPDATE", label, self.stage.index, rows), waits)
+        for position in range(max(map(len, by_group), default=0)):
+            for group, queue in enumerate(by_group):
+                fields = {"group": group, "param": param}
+                if position < len(queue):
+                    fields |= self._update_fields(queue[position], base)
+                context.stream.emit("UPDATE", label, self.stage.index, waits, fields)
         return Waits(update=context.updates())
 
     def _update_fields(self, update: Update, base: int) -> dict[str, int]:
@@ -215,7 +204,7 @@ class WeightPhase:
         return {
             "pe": update.queue % split.channels if split.channels > 1 else ALL_PES,
             "gradient_base": base + update.gradient * taps,
-            "count": update.count * taps,
+            "count": update.kernels * taps,
             "stored": layout.address(f"stored/{name}") + wide * taps * update.start,
             "momentum": layout.address(f"momentum/{name}") + momentum * taps * update.start,
             "operand": layout.address(f"operand/{name}") + taps * update.start,
@@ -259,8 +248,8 @@ def _updates(runs: Runs) -> list[Update]:
     for queue, start, entries in zip(runs.queue.tolist(), runs.start.tolist(), runs.entries.tolist(), strict=True):
         taken = found.setdefault(queue, [])
         last = taken[-1] if taken else Update(queue, start, 0, 0)
-        if last.start + last.count == start:
-            taken[-1:] = [last._replace(count=last.count + entries)]
+        if last.start + last.kernels == start:
+            taken[-1:] = [last._replace(kernels=last.kernels + entries)]
         else:
-            taken.append(Update(queue, start, entries, last.gradient + last.count))
+            taken.append(Update(queue, start, entries, last.gradient + last.kernels))
     return [update for taken in found.values() for update in taken]

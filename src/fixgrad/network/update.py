@@ -88,8 +88,6 @@ def update(
     total = kept + pulled + decayed
     new_momentum = saturate(shift_round(total, MOMENTUM_FRAC, rounding, random), formats.momentum_bits)
     below = None if random is None else random << np.uint32(MOMENTUM_FRAC)
-    if shifts.step >= 0:
-        change = new_momentum << np.int64(shifts.step)
-    else:
-        change = shift_round(new_momentum, -shifts.step, rounding, below)
+    left, right = max(shifts.step, 0), max(-shifts.step, 0)
+    change = shift_round(new_momentum << np.int64(left), right, rounding, below)
     return Updated(saturate(np.asarray(stored, np.int64) - change, formats.stored_bits), new_momentum)

@@ -63,8 +63,12 @@ def _take(chip: Chip, i: Instruction, groups: Sequence[int]) -> Jobs:
         raise Fault(f"a kernel in the queue has not the {taps} weights that COMPUTE takes")
     none = np.zeros((0, taps), np.int8)
     given = [none, *(item.weights for item in pieces if item.weights is not None and i.mode != _WG and len(item.out))]
+    places, queues, first, last = np.array(bounds, np.int64).T
     return Jobs(
-        *(np.array(column, np.int64) for column in zip(*bounds, strict=True)),
+        places,
+        queues,
+        first,
+        last,
         out=np.concatenate([item.out for item in pieces]),
         channel=np.concatenate([item.channel for item in pieces]),
         weights=np.concatenate(given),

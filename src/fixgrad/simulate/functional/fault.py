@@ -3,11 +3,11 @@
 from fixgrad.errors import FixgradError
 
 
-class Fault(Exception):
+class Fault(Exception):  # noqa: N818 - the machine's word for it
     """An illegal access, found by a unit; the simulator adds which instruction it was."""
 
 
-class IllegalInstruction(FixgradError):
+class IllegalInstruction(FixgradError):  # noqa: N818 - named for what the program holds
     """A program did what the machine cannot do.
 
     Attributes:

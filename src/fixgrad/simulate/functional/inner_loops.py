@@ -4,7 +4,7 @@ Unsigned indices matter: a signed one may be negative, which costs a test for ev
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numba as nb
@@ -14,7 +14,7 @@ from numba import uintp
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False, "cache": True}
 
 
-@lru_cache(maxsize=None)
+@cache
 def accumulate(lanes: int) -> Callable[..., int]:
     """FF and NG for `lanes` lanes; returns 1 if an accumulator wrapped.
 
@@ -24,7 +24,7 @@ def accumulate(lanes: int) -> Callable[..., int]:
     """
     count = np.uintp(lanes)
 
-    @nb.njit(**_OPTIONS)  # type: ignore[untyped-decorator]
+    @nb.njit(**_OPTIONS)
     def run(memory, bases, pes, first, last, out, source, weights, inputs, input_words, pixels, starts, taps, places):  # type: ignore[no-untyped-def]
         wrapped = 0
         for job in range(len(first)):
@@ -68,12 +68,12 @@ def accumulate(lanes: int) -> Callable[..., int]:
     return run  # type: ignore[no-any-return]
 
 
-@lru_cache(maxsize=None)
+@cache
 def correlate(lanes: int) -> Callable[..., int]:
     """WG for `lanes` lanes; returns 1 if a gradient wrapped. Arguments as for `accumulate`, with the gradient memories."""
     count = np.uintp(lanes)
 
-    @nb.njit(**_OPTIONS)  # type: ignore[untyped-decorator]
+    @nb.njit(**_OPTIONS)
     def run(gradients, gradient_bases, memory, bases, pes, first, last, out, source, inputs, input_words, starts, pixels, places):  # type: ignore[no-untyped-def]
         wrapped = 0
         for job in range(len(first)):

@@ -77,7 +77,8 @@ def _forward(chip: Chip, i: Instruction, drained: Drained) -> Ints:
     overflow = False
     if i.with_bias:
         bias = align(chip.integers_at(i.bias, "<i4", i.total_channels), param["bias_shift"], 32)
-        values, overflow = wrap32(values[..., : i.images] + bias[:, None, None, None])
+        wrapped, overflow = wrap32(values[..., : i.images] + bias[:, None, None, None])
+        values = wrapped.astype(np.int64)
     else:
         values = values[..., : i.images]
     if i.rectify == _ACCUMULATORS:

@@ -23,7 +23,7 @@ class Part(NamedTuple):
     A parameter's part has the linear indices of its elements as `channels`.
     """
 
-    index: int
+    index_in_program: int
     images: slice
     channels: Ints
     rows: slice
@@ -118,7 +118,7 @@ class Recorder:
         """
         for part in reversed(self.parts.get((kind, name), [])):
             if part.holds(place):
-                return part.index
+                return int(part.index_in_program)
         return None
 
     def _forward(self, index: int, i: Instruction, codes: Ints, stage: Stage) -> None:

@@ -5,6 +5,7 @@ Tensors are compared in the order in which a step makes them, so the first diffe
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -173,9 +174,10 @@ def _compare(
             continue
         index = _first(want, have)
         names = pair[0].name, pair[1].name
-        values = (int(value[index]) if value.shape == want.shape else value.size for value in (want, have))
+        alike = want.shape == have.shape
+        wanted, found = (int(want[index]), int(have[index])) if alike else (want.size, have.size)
         instruction = _instruction(pair[1], network, item, index)
-        return Mismatch(step, item.layer, item.phase, item.kind, item.tensor, index, names, *values, instruction)
+        return Mismatch(step, item.layer, item.phase, item.kind, item.tensor, index, names, wanted, found, instruction)
     return None
 
 
@@ -189,7 +191,7 @@ def _first(want: Values, have: Values) -> tuple[int, ...]:
 def _items(network: Network, trace: Trace) -> Iterator[_Item]:
     """Everything that a step makes, in the order in which it is made."""
     for layer in network:
-        yield _Item(layer.name, "ff", "activation", layer.name, lambda o, n=layer.name: o.trace.activations[n])
+        yield _Item(layer.name, "ff", "activation", layer.name, partial(_activation, layer.name))
         if isinstance(layer, MacLayer):
             yield from _statistics(layer.name, "ff", "forward_bits", f"activation/{layer.name}")
     yield from _error(network.logits, "loss", network.logits)
@@ -202,7 +204,15 @@ def _items(network: Network, trace: Trace) -> Iterator[_Item]:
     for layer in network.mac_layers:
         for phase in ("ff", "ng", "wg"):
             flag = f"{layer.name}/{phase}"
-            yield _Item(layer.name, phase, "statistic", f"overflow/{flag}", lambda o, f=flag: f in o.trace.overflows)
+            yield _Item(layer.name, phase, "statistic", f"overflow/{flag}", partial(_overflowed, flag))
+
+
+def _activation(name: str, outcome: _Outcome) -> Values:
+    return outcome.trace.activations[name]
+
+
+def _overflowed(flag: str, outcome: _Outcome) -> bool:
+    return flag in outcome.trace.overflows
 
 
 def _error(layer: str, phase: str, tensor: str) -> Iterator[_Item]:
