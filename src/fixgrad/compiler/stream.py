@@ -116,7 +116,7 @@ class InstructionStream:
         counts = sizes[self._uses]
         starts = np.cumsum(counts) - counts
         rows = np.repeat(places[self._uses] - starts, counts) + np.arange(counts.sum())
-        encoded = self._encode_templates(sizes, places)[rows]
+        encoded: NDArray[np.uint8] = self._encode_templates(sizes, places)[rows]
         waits = np.repeat(np.array(self._waits, np.int64).reshape(-1, len(_WAITS)), counts, axis=0)
         for number, name in enumerate(_WAITS):
             merge_column("HALT", name, encoded, slice(None), waits[:, number])
@@ -130,11 +130,11 @@ class InstructionStream:
     def _encode_templates(self, sizes: Ints, places: Ints) -> NDArray[np.uint8]:
         encoded = np.zeros((int(sizes.sum()), INSTRUCTION_BYTES), np.uint8)
         for name, rows in self._rows.items():
-            columns = {
+            single = {
                 item: np.fromiter((fields.get(item, 0) for _, fields in rows), np.int64, len(rows))
                 for item in {key for _, fields in rows for key in fields}
             }
-            encoded[places[[number for number, _ in rows]]] = encode_columns(name, columns, len(rows))
+            encoded[places[[number for number, _ in rows]]] = encode_columns(name, single, len(rows))
         for name, batches in self._columns.items():
             for numbers, columns in batches:
                 first = places[numbers[0]]
