@@ -31,9 +31,7 @@ timings = st.sampled_from([DramTiming(), DramTiming(30, 12, 9000, 5), DramTiming
 #: (start, bytes, element size before it is held to the engine's), with starts close to 4 KB boundaries.
 transfers = st.lists(
     st.tuples(
-        st.one_of(
-            st.integers(0, PART - 5000), st.builds(lambda page, off: 4096 * page - off, st.integers(1, 2), st.integers(0, 70))
-        ),
+        st.one_of(st.integers(0, PART - 5000), st.builds(lambda page, off: 4096 * page - off, st.integers(1, 2), st.integers(0, 70))),
         st.one_of(st.integers(1, 70), st.integers(1, 4800)),
         st.integers(1, 16),
     ),

@@ -57,9 +57,7 @@ class Queue(wiring.Component):
         return m
 
 
-@pytest.mark.parametrize(
-    ("make", "capacity"), [(lambda: Fifo(WIDTH, 3), 3), (lambda: SkidBuffer(WIDTH), 2)], ids=["fifo", "skid"]
-)
+@pytest.mark.parametrize(("make", "capacity"), [(lambda: Fifo(WIDTH, 3), 3), (lambda: SkidBuffer(WIDTH), 2)], ids=["fifo", "skid"])
 class TestQueues:
     def test_keeps_the_rules_of_a_stream(self, make: Callable[[], wiring.Component], capacity: int) -> None:
         prove(Queue(make(), capacity, in_turn=False), 8, bounded=True)

@@ -1,0 +1,52 @@
+"""Runs inside the simulator: the control port under the AXI4-Lite master of cocotbext-axi, with rests on every channel."""
+
+import os
+import random
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import ClockCycles
+from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
+
+from fixgrad.machine import preset
+from fixgrad.machine.registers import ADDRESS_SPACE, REGISTERS, Access, reset_value
+
+
+def rests(seed: int):
+    """Whether a channel rests, cycle by cycle."""
+    source = random.Random(seed)
+    while True:
+        yield source.random() < 0.4
+
+
+@cocotb.test()
+async def every_register(dut: object) -> None:
+    seed = int(os.environ["FIXGRAD_SEED"])
+    source = random.Random(seed)
+    dut.busy.value = 0
+    for name in dir(dut):
+        if name.startswith(("show_", "set_")):
+            getattr(dut, name).value = 0
+    dut.aresetn.value = 0
+    cocotb.start_soon(Clock(dut.aclk, 10, "ns").start())
+    master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "bus"), dut.aclk, dut.aresetn, reset_active_level=False)
+    parts = (master.write_if.aw_channel, master.write_if.w_channel, master.write_if.b_channel)
+    for number, channel in enumerate((*parts, master.read_if.ar_channel, master.read_if.r_channel)):
+        channel.set_pause_generator(rests(seed + number))
+    await ClockCycles(dut.aclk, 5)
+    dut.aresetn.value = 1
+    wanted = {each.offset: reset_value(each, preset("tiny")) for each in REGISTERS}
+    access = {each.offset: each.access for each in REGISTERS}
+    for _ in range(300):
+        offset = 4 * source.randrange(ADDRESS_SPACE // 4)
+        if source.random() < 0.5:
+            value = source.randrange(1 << 32)
+            response = await master.write(offset, value.to_bytes(4, "little"))
+            writable = access.get(offset, Access.READ) is not Access.READ
+            assert response.resp == (AxiResp.OKAY if writable else AxiResp.SLVERR), hex(offset)
+            if access.get(offset) is Access.READ_WRITE:
+                wanted[offset] = value
+        else:
+            response = await master.read(offset, 4)
+            assert response.resp == (AxiResp.OKAY if offset in wanted else AxiResp.SLVERR), hex(offset)
+            assert int.from_bytes(response.data, "little") == wanted.get(offset, 0), hex(offset)
