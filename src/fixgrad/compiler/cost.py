@@ -173,7 +173,10 @@ def gradient_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid:
     runs = np.maximum(grid.channels / grid.block, 1)
     loads = computes * (2 + shape.queues * runs)
     load = (errors + inputs) / machine.load_words + entries + LOAD_CYCLES * loads
-    updates = shape.channel_tiles * column_tiles * shape.queues * runs
+    # Runs of one block row follow one another from chunk to chunk; those of several are updated one by one.
+    tiles = shape.channel_tiles * column_tiles
+    chunks = np.where(runs > 1, np.maximum(computes / (tiles * max(shape.tiles * job.micro_batches, 1)), 1) * runs, 1)
+    updates = tiles * shape.queues * chunks
     update = job.kernels * taps / machine.groups + updates / machine.groups * UPDATE_CYCLES
     instructions = loads + 2 * updates
     moved = (errors + inputs) * machine.lanes + entries * 2 + job.kernels * (taps * job.stored + 4)
@@ -211,6 +214,20 @@ def _whole_blocks(job: Job, grid: Grid) -> NDArray[np.bool_]:
 def _stays(job: Job, grid: Grid, held: int) -> NDArray[np.bool_]:
     """Whether inputs that are to stay find room."""
     return ~grid.resident | (job.inputs * held <= job.machine.input_words)
+
+
+def least_cycles(job: Job, split: Split, rows: AxisCut, columns: AxisCut) -> float:
+    """Cycles that no tiling with this split of the pixels is below: the parts of the costs above that depend on it alone."""
+    machine, queues = job.machine, job.machine.groups * split.channels
+    tiles, held = rows.tiles * columns.tiles * job.micro_batches, rows.held * columns.held
+    computes = tiles * -(-job.inputs // max(machine.input_words // max(held, 1), 1))
+    instructions = computes * (2 + queues)
+    drained = 0 if job.phase == "wg" else job.micro_batches * job.outputs * _area(job)
+    busy = rows.taps * columns.taps * job.micro_batches * (job.kernels / queues + RESIDUE) + computes + drained / machine.pes
+    words = rows.reads * columns.reads * job.inputs * job.micro_batches
+    load = words / machine.load_words + tiles * job.kernels * job.words + LOAD_CYCLES * instructions
+    others = load + drained / machine.post_processors + words * machine.lanes / job.bytes_per_cycle
+    return (1 - FRICTION) * max(busy, load) + FRICTION * (busy + others) + FETCH_CYCLES * instructions
 
 
 class _Shape:

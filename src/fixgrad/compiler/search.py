@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.compiler.axis_cuts import AxisCut, axis_cuts
-from fixgrad.compiler.cost import FETCH_CYCLES, Grid, Job, gradient_cost, map_cost
+from fixgrad.compiler.cost import Grid, Job, gradient_cost, least_cycles, map_cost
 from fixgrad.compiler.kernels import END_WORDS
 from fixgrad.compiler.tiling import LayerTiling, Split, Tiling
 from fixgrad.machine import Machine
@@ -84,18 +84,8 @@ def branches(job: Job) -> list[Branch]:
         for rows, columns in product(*cuts):
             if rows.pixels * columns.pixels > words or rows.held * columns.held > machine.input_words:
                 continue
-            found.append(Branch(max(least, _least_cycles(job, split, rows, columns)), split, rows, columns))
+            found.append(Branch(max(least, least_cycles(job, split, rows, columns)), split, rows, columns))
     return sorted(found, key=lambda branch: (branch.bound, branch.rows.tiles * branch.columns.tiles))
-
-
-def _least_cycles(job: Job, split: Split, rows: AxisCut, columns: AxisCut) -> float:
-    """Cycles that no tiling of a branch is below: its PEs' work, its reads, and fetching one COMPUTE for each full buffer."""
-    machine, queues = job.machine, job.machine.groups * split.channels
-    busy = rows.taps * columns.taps * job.micro_batches * job.kernels / queues
-    reads = rows.reads * columns.reads * job.inputs * job.micro_batches / machine.load_words
-    chunk = machine.input_words // max(rows.held * columns.held, 1)
-    computes = rows.tiles * columns.tiles * job.micro_batches * -(-job.inputs // max(chunk, 1))
-    return max(busy, reads) + FETCH_CYCLES * computes * (2 + queues)
 
 
 class PhaseSearch:

@@ -4,8 +4,9 @@ A tile holds the gradients of some output channels of each group and as many col
 While it is updated, the next tile fills the other half.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import NamedTuple
 
@@ -13,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.compiler.context import (
-    ALL_PES,
     Context,
     after_loads,
     bounds,
@@ -23,26 +23,19 @@ from fixgrad.compiler.context import (
 )
 from fixgrad.compiler.geometry import tile_spans
 from fixgrad.compiler.inputs import Inputs
-from fixgrad.compiler.kernels import Runs, TileKernels, cut, row_kernels
-from fixgrad.compiler.layout import BIAS_BYTES, ELEMENT_BYTES, stored_bytes
+from fixgrad.compiler.kernels import TileKernels, cut, row_kernels
 from fixgrad.compiler.patch import WG_MODE, Patch, Patches, emit_compute
 from fixgrad.compiler.resources import Half, Waits
 from fixgrad.compiler.stages import Stage
 from fixgrad.compiler.stream import Label, Template
 from fixgrad.compiler.tiling import Rectangle, Tiling
+from fixgrad.compiler.update_phase import ROUNDS_PER_CHUNK, Updates, update_biases
 from fixgrad.machine.instructions import Unit
 from fixgrad.network import Recipe
 
 Ints = NDArray[np.int64]
-
-
-class Update(NamedTuple):
-    """Consecutive parameters: kernels [start, start + kernels) of the layer, from gradient `gradient` of queue `queue` on."""
-
-    queue: int
-    start: int
-    kernels: int
-    gradient: int
+#: Chunks of a place that are loaded before the errors of the next one: they keep the PEs busy meanwhile.
+ERRORS_AFTER = 2
 
 
 class Place(NamedTuple):
@@ -79,15 +72,26 @@ class WeightPhase:
         register = self.context.layout.registers[f"update/{self.stage.name}.weight"]
         self._maker = Patches(self.context, self.stage, self.label, self.tiling.split, WG_MODE, register)
         self.places = tuple(self._places())
+        self.updates = Updates(self.context, self.stage, self.tiling.split, self.recipe)
 
     def lower(self) -> None:
         """Emit the whole phase: every tile of kernels, its update, and the update of the biases."""
+        tiles = self._tiles()
+        current = next(tiles, None)
+        while current is not None:
+            following = next(tiles, None)
+            self._lower_tile(*current, None if following is None else following[0])
+            current = following
+        self.updates.issue()
+        if self.stage.layer.bias:
+            update_biases(self.context, self.stage)
+
+    def _tiles(self) -> Iterator[tuple[int, TileKernels]]:
+        """First row and kernels of every tile."""
         for rows in range(0, self.stage.layer.out_channels, self.queues * self.tiling.channels):
             counts = self.matrix.by_rows(rows, self.tiling.channels, self.queues)
             for tile in self._kernel_tiles(rows, counts):
-                self._lower_tile(rows, tile)
-        if self.stage.layer.bias:
-            self._update_biases()
+                yield rows, tile
 
     def _places(self) -> Iterator[Place]:
         stage, tiling = self.stage, self.tiling
@@ -114,7 +118,7 @@ class WeightPhase:
                 words=1,
             )
 
-    def _lower_tile(self, rows: int, tile: TileKernels) -> None:
+    def _lower_tile(self, rows: int, tile: TileKernels, next_rows: int | None) -> None:
         context, machine = self.context, self.context.machine
         half = context.gradients.turn()
         free = context.gradients.halves[half].uses
@@ -134,16 +138,31 @@ class WeightPhase:
                     "buffer": self.inputs.bring(place.micro_batch, patch.reads, patch.read_slot, chunk.first, chunk.last),
                 }
                 emit_compute(context, patch, work, after_loads(context).join(free if first else Waits()), added)
+                self.updates.issue(ROUNDS_PER_CHUNK)
+                if position == min(ERRORS_AFTER, len(chunks)) - 1:
+                    self._load_next_errors(rows, number, next_rows)
             for item in held:
                 item.uses = Waits(compute=context.stream.issued(Unit.COMPUTE))
-        context.gradients.halves[half].uses = self._update(_updates(tile.runs), base)
+        self.updates.issue()
+        context.gradients.halves[half].uses = self.updates.collect(tile.runs, base)
+
+    def _load_next_errors(self, rows: int, number: int, next_rows: int | None) -> None:
+        """Ask for the errors of the next place already, if there is a half for them."""
+        last = number == len(self.places) - 1
+        following = next_rows if last else rows
+        if following is not None and not self._takes_both_halves:
+            self._load_errors(following, self.places[0 if last else number + 1])
+
+    @cached_property
+    def _takes_both_halves(self) -> bool:
+        return self.tiling.channels * max(item.patch.slot for item in self.places) > self.context.machine.half_lane_words
 
     def _load_errors(self, rows: int, place: Place) -> tuple[int, tuple[Half, ...]]:
         """Bring the errors of a place into the lane memories, unless they are there: the first word, and where they are."""
         context, lanes = self.context, self.context.lanes
         key = (self.stage.name, rows, place.micro_batch, place.patch.computed)
         size = context.machine.half_lane_words
-        whole = self.tiling.channels * max(item.patch.slot for item in self.places) > size
+        whole = self._takes_both_halves
         for number, half in enumerate(lanes.halves):
             if half.holds == key:
                 return number * size, lanes.halves if whole else (half,)
@@ -179,77 +198,3 @@ class WeightPhase:
             **rectangle_fields("out", patch.computed),
         }
         return self.context.stream.template("LOAD_ERROR", self.label, self.stage.index, fields)
-
-    def _update(self, updates: Sequence[Update], base: int) -> Waits:
-        """UPDATEs of a tile, as many in every group; returns what has used its half of the gradient memories."""
-        context, split = self.context, self.tiling.split
-        by_group: list[list[Update]] = [[] for _ in range(context.machine.groups)]
-        for update in updates:
-            by_group[update.queue // split.channels].append(update)
-        label = Label(self.stage.name, "update")
-        param, loaded = context.use_param(f"update/{self.stage.name}.weight", label)
-        waits = loaded.join(Waits(compute=context.stream.issued(Unit.COMPUTE)))
-        for position in range(max(map(len, by_group), default=0)):
-            for group, queue in enumerate(by_group):
-                fields = {"group": group, "param": param}
-                if position < len(queue):
-                    fields |= self._update_fields(queue[position], base)
-                context.stream.emit("UPDATE", label, self.stage.index, waits, fields)
-        return Waits(update=context.updates())
-
-    def _update_fields(self, update: Update, base: int) -> dict[str, int]:
-        stage, layout, recipe = self.stage, self.context.layout, self.recipe
-        name, taps, split = stage.name, stage.taps, self.tiling.split
-        wide, momentum = stored_bytes(recipe.stored_bits), stored_bytes(recipe.momentum_bits)
-        return {
-            "pe": update.queue % split.channels if split.channels > 1 else ALL_PES,
-            "gradient_base": base + update.gradient * taps,
-            "count": update.kernels * taps,
-            "stored": layout.address(f"stored/{name}") + wide * taps * update.start,
-            "momentum": layout.address(f"momentum/{name}") + momentum * taps * update.start,
-            "operand": layout.address(f"operand/{name}") + taps * update.start,
-            "element": layout.address(f"element/{name}") + ELEMENT_BYTES * update.start,
-            "taps": taps,
-            "stored_bytes": wide,
-            "momentum_bytes": momentum,
-            "operands": 1,
-            "statistics": layout.registers[f"update/{name}.weight"],
-        }
-
-    def _update_biases(self) -> None:
-        """Each group updates its share of the biases, from the sums that POST and LOSS left in memory."""
-        context, name, outputs = self.context, self.stage.name, self.stage.layer.out_channels
-        layout, share = context.layout, -(-outputs // context.machine.groups)
-        entry, label = f"update/{name}.bias", Label(name, "update")
-        param, loaded = context.use_param(entry, label)
-        waits = loaded.join(Waits(post=context.stream.issued(Unit.POST)))
-        for group in range(context.machine.groups):
-            first = min(group * share, outputs)
-            fields = {
-                "group": group,
-                "from_memory": 1,
-                "count": min(share, outputs - first),
-                "gradient_source": layout.address(f"bias_gradient/{name}") + BIAS_BYTES * first,
-                "stored": layout.address(f"bias/{name}") + BIAS_BYTES * first,
-                "momentum": layout.address(f"bias_momentum/{name}") + BIAS_BYTES * first,
-                "element": layout.address(f"bias_element/{name}") + ELEMENT_BYTES * first,
-                "taps": 1,
-                "stored_bytes": BIAS_BYTES,
-                "momentum_bytes": BIAS_BYTES,
-                "param": param,
-                "statistics": layout.registers[entry],
-            }
-            context.stream.emit("UPDATE", label, self.stage.index, waits, fields)
-
-
-def _updates(runs: Runs) -> list[Update]:
-    """The entries of a tile as runs that are consecutive both in memory and in the gradients of their queue."""
-    found: dict[int, list[Update]] = {}
-    for queue, start, entries in zip(runs.queue.tolist(), runs.start.tolist(), runs.entries.tolist(), strict=True):
-        taken = found.setdefault(queue, [])
-        last = taken[-1] if taken else Update(queue, start, 0, 0)
-        if last.start + last.kernels == start:
-            taken[-1:] = [last._replace(kernels=last.kernels + entries)]
-        else:
-            taken.append(Update(queue, start, entries, last.gradient + last.kernels))
-    return [update for taken in found.values() for update in taken]
