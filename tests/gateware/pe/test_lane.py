@@ -87,7 +87,8 @@ def test_the_register_holds_any_word_and_a_pixels_taps() -> None:
     for machine in (TINY, FORMAL):
         shape = PeShape.of(machine)
         assert 1 << (shape.accumulator_bits - 1) > (1 << 31) + 225 * (1 << 14)
-        assert machine.lane_words * machine.lanes * (1 << 14) < 1 << (shape.sum_bits - 1)
+        assert 1 << (shape.sum_bits - 1) > machine.lanes * (1 << 14)
+        assert 1 << (shape.tap_sum_bits - 1) > machine.lane_words * machine.lanes * (1 << 14)
 
 
 def test_an_error_keeps_its_sign(simulate: Callable[..., None]) -> None:
@@ -141,9 +142,11 @@ def test_the_adder_tree(simulate: Callable[..., None], lanes: int) -> None:
 
 
 def test_gradients_add_up_and_say_that_they_left_32_bits(simulate: Callable[..., None]) -> None:
-    """Differences of running totals, modulo their width, onto a word that is near the end of 32 bits."""
-    dut = GradientMemory(SHAPE)
-    most = (1 << SHAPE.sum_bits - 1) - 1
+    """Differences of running totals, modulo their width, a few for each tap, onto a word that goes beyond 32 bits."""
+    dut, random = GradientMemory(SHAPE), Random(3)
+    most = SHAPE.lanes << 14
+    taps = [[-5], [most, -most, 7], [-most] * 3, [random.randint(-most, most) for _ in range(9)]]
+    taps += [[most] * SHAPE.lane_words] * ((1 << 31) // (most * SHAPE.lane_words) + 2)
     word, total, overflows = 0, 12345, []
 
     async def bench(ctx: Any) -> None:
@@ -151,29 +154,27 @@ def test_gradients_add_up_and_say_that_they_left_32_bits(simulate: Callable[...,
         ctx.set(dut.read_address, 7)
         ctx.set(dut.write_address, 7)
         ctx.set(dut.total, total)
-        ctx.set(dut.take, 1)
         await ctx.tick()
-        differences = [-5, most, -most, -1] + [most] * ((1 << 31) // most + 2)
-        for number, difference in enumerate(differences):
-            ctx.set(dut.add, 0)
-            ctx.set(dut.take, 0)
+        ctx.set(dut.begin, 1)
+        await ctx.tick()
+        ctx.set(dut.begin, 0)
+        for number, tap in enumerate(taps):
             ctx.set(dut.read_zero, number == 0)
+            for count, difference in enumerate(tap):
+                await ctx.tick()
+                total = (total + difference) % (1 << SHAPE.sum_bits)
+                ctx.set(dut.total, total)
+                ctx.set(dut.add, count == len(tap) - 1)
             await ctx.tick()
-            total = (total + difference) % (1 << SHAPE.sum_bits)
-            ctx.set(dut.total, total)
-            ctx.set(dut.add, 1)
-            ctx.set(dut.take, 1)
-            await ctx.tick()
-            overflows.append(ctx.get(dut.overflow))
             ctx.set(dut.add, 0)
-            ctx.set(dut.take, 0)
-            await ctx.tick()
-            exact = word + difference
+            exact = word + sum(tap)
             word = (exact + (1 << 31)) % (1 << 32) - (1 << 31)
+            overflows.append(ctx.get(dut.overflow))
             assert overflows[-1] == (word != exact)
+            await ctx.tick().repeat(2)
         ctx.set(dut.read_zero, 0)
         await ctx.tick()
         assert ctx.get(dut.read_data) == word % (1 << 32)
 
-    simulate(dut, bench)
+    simulate(dut, bench, limit=100_000)
     assert 1 in overflows

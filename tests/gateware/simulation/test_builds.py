@@ -4,10 +4,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
 
+from fixgrad.gateware.axi.streams import Fifo, connect_payload
+from fixgrad.gateware.pe.sharing import shared
 from fixgrad.gateware.simulation import Bench, BenchError, Engine, Hostility, Netlist, ToolError, build, netlist, verilog
 from fixgrad.gateware.simulation.builds import cache_folder
-from fixgrad.gateware.simulation.emit import block_rtlil, run_tool
+from fixgrad.gateware.simulation.emit import run_tool
+
+
+class Twin(wiring.Component):
+    """A FIFO that may be shared."""
+
+    shape = (70, 3)
+
+    def __init__(self) -> None:
+        super().__init__({"i": In(stream.Signature(70)), "o": Out(stream.Signature(70))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.fifo = fifo = Fifo(*self.shape)
+        connect_payload(m, self.i, fifo.i)
+        connect_payload(m, fifo.o, self.o)
+        return m
+
 
 VALUES = [index * 0x1_2345_6789_ABCD_EF01 & (1 << 70) - 1 for index in range(300)]
 
@@ -74,8 +96,6 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 
 
 def test_emitting_twice_gives_the_same_text(queue: Netlist) -> None:
-    from fixgrad.gateware.axi.streams import Fifo
-
     assert netlist(Fifo(8, 4)).top == netlist(Fifo(8, 4)).top
     text = verilog(queue)
     assert "module top(" in text
@@ -92,12 +112,30 @@ def test_ports_have_clean_names(wires: Netlist) -> None:
     assert names[:2] == ["aclk", "aresetn"]
 
 
-def test_a_block_is_no_top() -> None:
-    from fixgrad.gateware.axi.streams import SkidBuffer
+class Twins(wiring.Component):
+    """Two queues that are the same block."""
 
-    text = block_rtlil(SkidBuffer(8), "skid")
-    assert "\\top" not in text
-    assert "module \\skid" in text
+    def __init__(self) -> None:
+        super().__init__({name: flow(stream.Signature(70)) for name, flow in (("i", In), ("o", Out))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        queues = [Twin(), Twin()]
+        for name, queue in zip(("first", "second"), queues, strict=True):
+            m.submodules[name] = shared(queue, platform)
+        connect_payload(m, self.i, queues[0].i)
+        connect_payload(m, queues[0].o, queues[1].i)
+        connect_payload(m, queues[1].o, self.o)
+        return m
+
+
+@pytest.mark.parametrize("engine", [Engine.VERILATOR, pytest.param(Engine.CXXRTL, marks=pytest.mark.slow)])
+def test_shared_blocks_are_built_once(engine: Engine) -> None:
+    twins = netlist(Twins())
+    assert list(twins.blocks) == ["twin"]
+    assert twins.top.count("cell \\twin ") == 2
+    assert "/* verilator no_inline_module */" in verilog(twins)
+    assert through(twins, engine)[0] == VALUES
 
 
 def test_missing_ports_are_named(queue: Netlist) -> None:

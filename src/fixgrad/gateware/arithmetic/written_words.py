@@ -8,23 +8,18 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-#: Marks in a row of the LUT RAM; each row has one more bit, a register, that says whether the row counts.
-ROW_BITS = 16
-
 
 class WrittenWords(wiring.Component):
     """A mark for each word of a memory of `words` words, a power of two of at least 4.
 
     The marks are rows in LUT RAM with a valid bit each, so a clear resets only the valid bits of a half: 512 words
-    cost 32 registers and not 512.
+    cost 32 registers and not 512. Rows are about as long as there are rows.
 
     Members:
         clear: in, a bit for each half: forgets all marks of the half. What else happens in the same cycle comes after it.
-        address: in, word that `mark`, `unmark` and `marked` mean.
+        address: in, word that the others mean.
         mark, unmark: in, sets or resets the mark; it shows from the next cycle on. Not both.
         marked: out, combinational, whether the word was marked.
-        query: in, another word.
-        query_marked: out, combinational, likewise.
     """
 
     def __init__(self, words: int) -> None:
@@ -39,17 +34,15 @@ class WrittenWords(wiring.Component):
                 "mark": In(1),
                 "unmark": In(1),
                 "marked": Out(1),
-                "query": In(address),
-                "query_marked": Out(1),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        row_bits = min(ROW_BITS, self.words // 2)
+        row_bits = 1 << (self.words - 1).bit_length() // 2
         rows, place_bits = self.words // row_bits, (row_bits - 1).bit_length()
         m.submodules.rows = memory = Memory(shape=row_bits, depth=rows, init=[])
-        read, write, query = memory.read_port(domain="comb"), memory.write_port(), memory.read_port(domain="comb")
+        read, write = memory.read_port(domain="comb"), memory.write_port()
         valid = Signal(rows)
         cleared = Cat(self.clear[0].replicate(rows // 2), self.clear[1].replicate(rows // 2))
         still_valid = Signal(rows)
@@ -69,10 +62,4 @@ class WrittenWords(wiring.Component):
         m.d.sync += valid.eq(still_valid)
         with m.If(self.mark | self.unmark):
             m.d.sync += valid.bit_select(row, 1).eq(1)
-
-        query_place, query_row = self.query[:place_bits], self.query[place_bits:]
-        m.d.comb += [
-            query.addr.eq(query_row),
-            self.query_marked.eq(query.data.bit_select(query_place, 1) & valid.bit_select(query_row, 1)),
-        ]
         return m

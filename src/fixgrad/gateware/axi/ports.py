@@ -81,10 +81,7 @@ class Chip(Elaboratable):
     def ports(self) -> dict[str, tuple[Signal, PortDirection]]:
         """Name -> (signal, direction), as `amaranth.back.rtlil.convert` takes them."""
         signals = {s.name: s for s in (self._clock, self._reset_n, *self._signals)}
-        return {
-            port.name: (signals[port.name], PortDirection.Input if port.is_input else PortDirection.Output)
-            for port in self.table
-        }
+        return {port.name: (signals[port.name], PortDirection.Input if port.is_input else PortDirection.Output) for port in self.table}
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

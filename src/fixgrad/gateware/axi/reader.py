@@ -50,6 +50,11 @@ class Reader(wiring.Component):
             }
         )
 
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What tells it from other engines: see `fixgrad.gateware.pe.sharing`."""
+        return self.memory, self.element_bytes, self.length_bits, self.bursts
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         ports = self.memory
@@ -128,9 +133,7 @@ class Reader(wiring.Component):
         self._merge(m, order, window, beats, splitter)
         return _pick(room, ports.channel(splitter.o.payload.address))
 
-    def _merge(
-        self, m: Module, order: Fifo, window: ByteWindow, beats: list[stream.Interface], splitter: BurstSplitter
-    ) -> None:
+    def _merge(self, m: Module, order: Fifo, window: ByteWindow, beats: list[stream.Interface], splitter: BurstSplitter) -> None:
         """Beats of the channels in the order of the bursts; errors become faults."""
         turn = order.o.payload.channel if self.memory.channels > 1 else Signal(1)
         is_error, ends = Signal(), Signal()

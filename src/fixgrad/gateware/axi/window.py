@@ -26,8 +26,11 @@ def byte_mask(count: Value, total: int) -> Value:
     return Cat(*(count > index for index in range(total)))
 
 
-def _masked(value: Value, count: Value, total: int) -> Value:
-    keep = byte_mask(count, total)
+def _masked(m: Module, value: Value, count: Value, total: int) -> Value:
+    """The first `count` of `total` bytes; the others are 0."""
+    # The mask is a signal of its own: Amaranth would write the comparisons anew for each of its uses.
+    keep = Signal(total, name="keep")
+    m.d.comb += keep.eq(byte_mask(count, total))
     return value & Cat(*(keep[index].replicate(8) for index in range(total)))
 
 
@@ -86,7 +89,7 @@ class ByteWindow(wiring.Component):
         with m.If(fire):
             m.d.sync += [
                 self.o.valid.eq(1),
-                self.o.payload.data.eq(_masked(window[: 8 * element], count, element)),
+                self.o.payload.data.eq(_masked(m, window[: 8 * element], count, element)),
                 self.o.payload.count.eq(count),
                 self.o.payload.last.eq(is_last),
                 left.eq(left - count),
@@ -156,7 +159,7 @@ class BytePacker(wiring.Component):
         ]
         shifted, strobes = Signal(8 * (port + element)), Signal(port + element)
         m.d.comb += [
-            shifted.eq(_masked(self.i.payload, count, element) << _bits(at)),
+            shifted.eq(_masked(m, self.i.payload, count, element) << _bits(at)),
             strobes.eq(byte_mask(count, element) << at),
         ]
         with m.If(self.o.ready):

@@ -50,6 +50,11 @@ class Writer(wiring.Component):
             }
         )
 
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What tells it from other engines: see `fixgrad.gateware.pe.sharing`."""
+        return self.memory, self.element_bytes, self.length_bits, self.bursts
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         ports = self.memory

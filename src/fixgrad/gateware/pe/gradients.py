@@ -1,6 +1,6 @@
 """The gradient memory of a PE (WG): adds the sum of a tap to its word, a tap a cycle, and is read by UPDATE meanwhile."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -11,21 +11,20 @@ from fixgrad.numbers import ACCUMULATOR_BITS
 
 
 class GradientMemory(wiring.Component):
-    """The lanes' registers run on from tap to tap, so a tap's sum is the difference of two totals, modulo 2**sum_bits.
-
-    This is exact, as no tap's sum needs more bits, and saves a reset in each lane.
+    """The lanes' registers run on from pixel to pixel and from tap to tap, so the products of a cycle are the difference of two
+    totals, modulo 2**sum_bits. This is exact, as their sum needs no more bits; it saves a reset in each lane, and an adder
+    tree as wide as a tap's sum. The differences add up to the tap's sum here.
 
         cycle 0   `read_address` and `read_zero` are presented
-        cycle 1   `total` is here; with `take` it becomes the total to subtract from the next, with `add` their difference
-                  is added to the word
+        cycle 1   `total` is here with the tap's last pixel; with `add` its sum is added to the word
         cycle 2   the word is written to `write_address`
 
     Members:
+        begin: in: what was summed so far counts no more.
         read_address, read_zero: in, word to read; it counts as 0 where `read_zero`.
-        read_data: out, signed, one cycle later.
+        read_data: out, one cycle later.
         total: in, sum of the lanes' registers.
-        take, add: in, see above; `add` only with `take`.
-        write_address: in, with `add`.
+        add: in, see above. write_address: in, with `add`.
         overflow: out, at cycle 2: a word left 32 bits.
     """
 
@@ -33,11 +32,11 @@ class GradientMemory(wiring.Component):
         self.shape = shape
         super().__init__(
             {
+                "begin": In(1),
                 "read_address": In(shape.gradient_bits),
                 "read_zero": In(1),
                 "read_data": Out(ACCUMULATOR_BITS),
                 "total": In(shape.sum_bits),
-                "take": In(1),
                 "add": In(1),
                 "write_address": In(shape.gradient_bits),
                 "overflow": Out(1),
@@ -52,12 +51,16 @@ class GradientMemory(wiring.Component):
         m.d.sync += zero.eq(self.read_zero)
         m.d.comb += [read.addr.eq(self.read_address), read.en.eq(1), self.read_data.eq(Mux(zero, 0, read.data))]
 
-        before = Signal(self.shape.sum_bits)
-        with m.If(self.take):
-            m.d.sync += before.eq(self.total)
-        sum_of_tap = wrap(self.total - before, self.shape.sum_bits)
-        word = self.read_data.as_signed() + sum_of_tap
+        before, tap_before = Signal(self.shape.sum_bits), Signal(signed(self.shape.tap_sum_bits))
+        tap = tap_before + wrap(self.total - before, self.shape.sum_bits)
+        word = self.read_data.as_signed() + tap
         result = Signal(word.shape())
-        m.d.sync += [result.eq(word), write.en.eq(self.add), write.addr.eq(self.write_address)]
+        m.d.sync += [
+            before.eq(self.total),
+            tap_before.eq(Mux(self.begin | self.add, 0, tap)),
+            result.eq(word),
+            write.en.eq(self.add),
+            write.addr.eq(self.write_address),
+        ]
         m.d.comb += [write.data.eq(result[:ACCUMULATOR_BITS]), self.overflow.eq(write.en & wraps(result))]
         return m

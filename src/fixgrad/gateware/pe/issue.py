@@ -19,10 +19,9 @@ def slot_layout(shape: PeShape) -> data.StructLayout:
     """What the cycles behind `Issue` know of a step; all flags are 0 where there is none.
 
     `valid`: a step. `inside`: its product counts. `first`: it takes the accumulator from memory. `store`: it stores it at
-    `lane`. `gradient`, `add`: its tap's sum goes to this word. `take`: the total of the registers is the next to subtract.
-    `place`: of the weight in its word.
+    `lane`. `gradient`, `add`: its tap's sum goes to this word. `place`: of the weight in its word.
     """
-    flags = dict.fromkeys(("valid", "inside", "first", "store", "add", "take"), 1)
+    flags = dict.fromkeys(("valid", "inside", "first", "store", "add"), 1)
     return data.StructLayout({"lane": shape.lane_bits, "gradient": shape.gradient_bits, "place": 4, **flags})
 
 
@@ -42,7 +41,7 @@ class Issue(wiring.Component):
         take_gradient, gradient_address: in, UPDATE reads a gradient, `GRADIENT_CYCLE` cycles later.
         lane_read, gradient_read: out, what to read in this cycle.
         error_address, error_written: in, an error is written in this cycle: its word does not count as accumulator.
-            Not while `marking` (out).
+            Not while `asking` (out).
         held_by_hazard, held_by_drain: out, a step is held back.
     """
 
@@ -62,7 +61,7 @@ class Issue(wiring.Component):
                 "gradient_read": Out(read_layout(shape.gradient_bits)),
                 "error_address": In(shape.lane_bits),
                 "error_written": In(1),
-                "marking": Out(1),
+                "asking": Out(1),
                 "held_by_hazard": Out(1),
                 "held_by_drain": Out(1),
             }
@@ -102,23 +101,23 @@ class Issue(wiring.Component):
             slot.first.eq(fire & reads),
             slot.store.eq(fire & access.last & ~wg),
             slot.add.eq(fire & access.last_pixel & wg),
-            # At `begin`, the registers' content is what the first tap's total begins from.
-            slot.take.eq(slot.add | (self.begin & wg)),
         ]
         return m
 
     def _lane_port(self, m: Module, wg: Signal, reads: Signal) -> Value:
-        """The read port of the lane memories; returns whether a drain has it in this cycle."""
+        """The read port of the lane memories; returns whether a drain has it in this cycle.
+
+        Its marks have one port too: a drain holds back a step that would mark, and LOAD waits while anyone asks.
+        """
         access, clear = self.accesses.payload, self.begin & self.command.clear & ~wg
         base = self.command.lane_base
         m.submodules.lane_words = words = WrittenWords(self.shape.lane_words)
         m.d.comb += [
             words.clear.eq(Cat(clear & ~base[-1], clear & base[-1])),
-            self.marking.eq(self.slot.first),
-            words.mark.eq(self.marking),
+            self.asking.eq(self.slot.first | self.drain),
+            words.mark.eq(self.slot.first),
             words.unmark.eq(self.error_written),
-            words.address.eq(Mux(self.marking | ~self.error_written, access.lane, self.error_address)),
-            words.query.eq(self.drain_address),
+            words.address.eq(Mux(self.drain, self.drain_address, Mux(self.error_written, self.error_address, access.lane))),
         ]
         of_drain = data.StructLayout({"valid": 1, "read": read_layout(self.shape.lane_bits)})
         drains = [Signal(of_drain, name=f"drain_{cycle}") for cycle in range(READ_CYCLE + 1)]
@@ -126,7 +125,7 @@ class Issue(wiring.Component):
         m.d.comb += [
             drains[0].valid.eq(self.drain),
             drains[0].read.address.eq(self.drain_address),
-            drains[0].read.zero.eq(~words.query_marked),
+            drains[0].read.zero.eq(~words.marked),
             reading[0].address.eq(access.lane),
             reading[0].zero.eq(~words.marked & ~wg),
         ]
@@ -145,11 +144,10 @@ class Issue(wiring.Component):
         reading = [Signal.like(self.gradient_read, name=f"gradient_read_{cycle}") for cycle in range(GRADIENT_CYCLE + 1)]
         m.d.comb += [
             words.clear.eq(Cat(clear & ~base[-1], clear & base[-1])),
-            words.address.eq(access.gradient),
+            words.address.eq(reading[0].address),
             words.mark.eq(self.slot.add),
-            words.query.eq(self.gradient_address),
             reading[0].address.eq(Mux(self.take_gradient, self.gradient_address, access.gradient)),
-            reading[0].zero.eq(~Mux(self.take_gradient, words.query_marked, words.marked)),
+            reading[0].zero.eq(~words.marked),
             self.gradient_read.eq(reading[-1]),
         ]
         for before, after in pairwise(reading):

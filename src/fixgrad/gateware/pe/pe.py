@@ -137,7 +137,7 @@ class Pe(wiring.Component):
         lanes = [Lane(self.shape) for _ in range(self.shape.lanes)]
         store = slots[STORE_CYCLE]
         m.d.comb += [
-            self.errors.ready.eq(~store.store & ~issue.marking),
+            self.errors.ready.eq(~store.store & ~issue.asking),
             issue.error_address.eq(self.errors.payload.address),
             issue.error_written.eq(self.errors.valid & self.errors.ready),
             self.drained.eq(Cat(lane.read_data for lane in lanes)),
@@ -186,7 +186,7 @@ class Pe(wiring.Component):
             gradients.read_address.eq(issue.gradient_read.address),
             gradients.read_zero.eq(issue.gradient_read.zero),
             gradients.total.eq(lane_sum.total),
-            gradients.take.eq(slot.take),
+            gradients.begin.eq(self.begin),
             gradients.add.eq(slot.add),
             gradients.write_address.eq(slot.gradient),
             self.gradient.eq(gradients.read_data),

@@ -73,13 +73,18 @@ class PeShape:
 
     @property
     def sum_bits(self) -> int:
-        """Bits of a tap's sum over pixels and lanes: at most `lane_words` pixels, products of at most 2**14."""
-        return 14 + self.lane_bits + (self.lanes - 1).bit_length() + 2
+        """Bits of a sum over the lanes, of products of at most 2**14."""
+        return 14 + (self.lanes - 1).bit_length() + 2
+
+    @property
+    def tap_sum_bits(self) -> int:
+        """Bits of a tap's sum over at most `lane_words` pixels and the lanes."""
+        return self.sum_bits + self.lane_bits
 
     @property
     def accumulator_bits(self) -> int:
         """Bits of a lane's register: an accumulator from memory and the products of one pixel's taps never wrap in it."""
-        return max(ACCUMULATOR_BITS + 2, self.sum_bits)
+        return ACCUMULATOR_BITS + 2
 
     @property
     def weights_bits(self) -> int:

@@ -142,9 +142,7 @@ class Bench:
         BenchError: the library could not be set up.
     """
 
-    def __init__(
-        self, design: Netlist, engine: Engine = Engine.VERILATOR, *, trace: Path | None = None, quick: bool = False
-    ) -> None:
+    def __init__(self, design: Netlist, engine: Engine = Engine.VERILATOR, *, trace: Path | None = None, quick: bool = False) -> None:
         self.ports = {port.name: port for port in design.ports}
         self.library = build(design, engine, trace=trace is not None, quick=quick)
         self._c = _load(self.library)

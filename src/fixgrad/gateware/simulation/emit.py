@@ -1,8 +1,4 @@
-"""From Amaranth to RTLIL and Verilog.
-
-A block that stands many times in the machine is converted once and instantiated by name (`Instance`), because Amaranth
-elaborates every instance anew: 32 PEs take 20 s one by one, and 0.6 s as one block.
-"""
+"""From Amaranth to RTLIL and Verilog."""
 
 import os
 import re
@@ -18,6 +14,7 @@ from amaranth.lib import wiring
 
 from fixgrad.errors import FixgradError
 from fixgrad.gateware.axi.ports import Chip, Port
+from fixgrad.gateware.pe.sharing import Sharing
 
 TOP = "top"
 
@@ -41,21 +38,14 @@ class Netlist:
     ports: tuple[Port, ...]
 
 
-def netlist(component: wiring.Component, blocks: Mapping[str, wiring.Component] | None = None) -> Netlist:
-    """Converts a component, wrapped in `Chip`, and the blocks that it instantiates by name.
+def netlist(component: wiring.Component) -> Netlist:
+    """Converts a component, wrapped in `Chip`; its shared blocks become modules of their own.
 
     Source positions are left out, so that the text changes only where the design does.
     """
-    chip = Chip(component)
-    top = rtlil.convert(chip, name=TOP, ports=chip.ports, emit_src=False)
-    converted = {name: block_rtlil(block, name) for name, block in (blocks or {}).items()}
-    return Netlist(top, converted, chip.table)
-
-
-def block_rtlil(block: wiring.Component, name: str) -> str:
-    """RTLIL of a block for `Instance(name, ...)`: clock and reset are `clk` and `rst`, other ports as Amaranth names them."""
-    text = rtlil.convert(block, name=name, emit_src=False)
-    return re.sub(r"^\s*attribute \\top 1\n", "", text, flags=re.MULTILINE)
+    chip, sharing = Chip(component), Sharing()
+    top = rtlil.convert(chip, name=TOP, ports=chip.ports, platform=sharing, emit_src=False)
+    return Netlist(top, sharing.blocks, chip.table)
 
 
 def yosys(script: str, files: Mapping[str, str] | None = None, outputs: tuple[str, ...] = ()) -> dict[str, str]:
