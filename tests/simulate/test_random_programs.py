@@ -1,17 +1,12 @@
 """Random programs in the functional simulator: legal, and the same memory in every order that their waits allow."""
 
-from types import SimpleNamespace
-from typing import Any, cast
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fixgrad.compiler import Program
-from fixgrad.compiler.program import Instructions
 from fixgrad.machine import preset
 from fixgrad.machine.generate import RandomProgram, random_program
-from fixgrad.simulate.functional import Order, extreme_orders, run
+from fixgrad.simulate.functional import Order, execute, extreme_orders
 
 TINY = preset("tiny")
 #: All with the lanes of tiny: the simulator's inner loops are compiled for each number of lanes.
@@ -24,12 +19,8 @@ SEEDS = range(10)
 
 
 def memory_after(program: RandomProgram, order: Order | None = None) -> NDArray[np.uint8]:
-    region = next(region for region in program.regions if region.name == "program")
-    place = SimpleNamespace(address=region.address, end=region.address + region.bytes)
-    layout = SimpleNamespace(regions={"program": place})
-    stand_in: Any = SimpleNamespace(machine=program.machine, layout=layout, instructions=Instructions)
     image = program.image.copy()
-    run(cast(Program, stand_in), image, None, order)
+    execute(program.machine, image, program.instructions, None, order)
     return image
 
 

@@ -2,50 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from fixgrad.compiler import Program
-from fixgrad.compiler.program import Instructions
-from fixgrad.gateware.simulation import Device, DeviceError, DramTiming, Engine, Hostility, Netlist, Outcome, RtlDevice
+from fixgrad.gateware.simulation import Device, DeviceError, DramTiming, Engine, Hostility, Netlist, RtlDevice
 from fixgrad.machine import identity, preset
 from fixgrad.machine.encoding import Instruction, encode_program
 from fixgrad.machine.instructions import Unit
-from fixgrad.machine.registers import Cause, ErrorCode, register, reset_value
-from fixgrad.simulate.functional import run
+from fixgrad.machine.registers import Cause, ErrorCode
+from fixgrad.simulate.functional import FunctionalDevice
 
 TINY = preset("tiny")
 PROGRAM = [Instruction("LOAD_PARAMS", source=0, count=2), Instruction("COMPUTE", wait_load=1), Instruction("HALT", wait_load=1)]
-
-
-class FunctionalDevice(Device):
-    """The functional simulator as a device: it counts no cycles, and executes what `fixgrad.simulate` executes."""
-
-    def __init__(self) -> None:
-        self.machine, self.memory_bytes = TINY, 1 << 20
-        self.memory = np.zeros(self.memory_bytes, np.uint8)
-
-    def write_memory(self, address: int, data: NDArray[np.uint8]) -> None:
-        self.check_range(address, len(data))
-        self.memory[address : address + len(data)] = data
-
-    def read_memory(self, address: int, size: int) -> NDArray[np.uint8]:
-        self.check_range(address, size)
-        return self.memory[address : address + size].copy()
-
-    def read_register(self, name: str) -> int:
-        return reset_value(register(name), self.machine)
-
-    def run(self, address: int, instructions: int) -> Outcome:
-        place = SimpleNamespace(address=address, end=address + 128 * instructions)
-        layout = SimpleNamespace(regions={"program": place})
-        stand_in: Any = SimpleNamespace(machine=self.machine, layout=layout, instructions=Instructions)
-        run(cast(Program, stand_in), self.memory)
-        return Outcome(ErrorCode.NONE)
 
 
 def rtl(design: Netlist, engine: Engine = Engine.VERILATOR, **options: Any) -> RtlDevice:
@@ -55,7 +25,7 @@ def rtl(design: Netlist, engine: Engine = Engine.VERILATOR, **options: Any) -> R
 MAKE: dict[str, Callable[[Netlist], Device]] = {
     "rtl": rtl,
     "hostile rtl": lambda design: rtl(design, timing=DramTiming(30, 10, 12000, 4), hostility=Hostility(7, 200, 9, True)),
-    "functional": lambda _: FunctionalDevice(),
+    "functional": lambda _: FunctionalDevice(TINY, 1 << 20),
 }
 
 

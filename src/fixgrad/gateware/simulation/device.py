@@ -1,195 +1,20 @@
-"""A machine as its host sees it. The same host code runs on a simulator, on the RTL, and on a board."""
+"""The RTL as a device: the register driver of `fixgrad.machine.device` on the test bench."""
 
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fixgrad.errors import FixgradError
 from fixgrad.gateware.simulation.bench import IDEAL, PEACEFUL, Bench, DramTiming, Hostility
 from fixgrad.gateware.simulation.builds import Engine
 from fixgrad.gateware.simulation.emit import Netlist
-from fixgrad.machine import Machine, identity
-from fixgrad.machine.encoding import Instruction, decode, disassemble, encode_program
-from fixgrad.machine.instructions import INSTRUCTION_BYTES, Unit
-from fixgrad.machine.registers import (
-    CAUSES,
-    MAGIC,
-    READABLE_PARAMETERS,
-    Cause,
-    ErrorCode,
-    counter_name,
-    register,
-)
+from fixgrad.machine import Machine
+from fixgrad.machine.device import Bytes, Device, DeviceError, Outcome, RegisterDevice
+from fixgrad.machine.registers import register
 
-Bytes = NDArray[np.uint8]
+__all__ = ["Device", "DeviceError", "Outcome", "RegisterDevice", "RtlDevice"]
 
-
-class DeviceError(FixgradError):
-    """The device is not a machine of ours, is another one, or does not answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a program ended.
-
-    Attributes:
-        error: NONE where it reached HALT.
-        instruction: index of the instruction at fault.
-        address: first byte of the access that failed, where one did.
-        cycles: from start to end; 0 where the device does not count them.
-        causes: where the cycles of each unit went; empty where the device does not count them.
-        seconds: time that the host waited.
-    """
-
-    error: ErrorCode
-    instruction: int = 0
-    address: int | None = None
-    cycles: int = 0
-    causes: Mapping[Unit, Mapping[Cause, int]] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def explain(self, program: bytes | Bytes) -> str:
-        """One line: what happened, where, and the instruction there."""
-        if self.error is ErrorCode.NONE:
-            return f"the program ended after {self.cycles} cycles"
-        where = f" at {self.address:#x}" if self.address is not None else ""
-        return f"{self.error.text}{where}: instruction {self.instruction}{self._text(bytes(program))}"
-
-    def _text(self, program: bytes) -> str:
-        raw = program[self.instruction * INSTRUCTION_BYTES : (self.instruction + 1) * INSTRUCTION_BYTES]
-        try:
-            return f", {disassemble(decode(raw))}" if raw else ", behind the program's end"
-        except FixgradError as problem:
-            return f", {problem}"
-
-
-class Device(ABC):
-    """A machine with its memory.
-
-    Attributes:
-        machine: what it should be.
-        memory_bytes: its memory; addresses begin at 0.
-    """
-
-    machine: Machine
-    memory_bytes: int
-
-    @abstractmethod
-    def write_memory(self, address: int, data: Bytes) -> None:
-        """Puts bytes into memory."""
-
-    @abstractmethod
-    def read_memory(self, address: int, size: int) -> Bytes:
-        """A copy of bytes of memory."""
-
-    @abstractmethod
-    def read_register(self, name: str) -> int:
-        """A register of `fixgrad.machine.registers`."""
-
-    @abstractmethod
-    def run(self, address: int, instructions: int) -> Outcome:
-        """Runs the program of so many instructions at `address` to its end.
-
-        Raises:
-            DeviceError: the device does not answer.
-        """
-
-    def run_program(self, address: int, program: list[Instruction]) -> Outcome:
-        """Puts a program into memory and runs it."""
-        self.write_memory(address, np.frombuffer(encode_program(program), np.uint8))
-        return self.run(address, len(program))
-
-    def check_range(self, address: int, size: int) -> None:
-        """Raises DeviceError where bytes lie outside of the memory."""
-        if address < 0 or size < 0 or address + size > self.memory_bytes:
-            raise DeviceError(
-                f"bytes {address:#x} to {address + size:#x} are outside of the device's memory of {self.memory_bytes:#x} bytes"
-            )
-
-
-class RegisterDevice(Device):
-    """A device that is driven by its registers: the RTL, or a board.
-
-    Attributes:
-        timeout: cycles without progress after which the machine stops by itself.
-    """
-
-    timeout: int = 1 << 20
-
-    @abstractmethod
-    def write_register(self, name: str, value: int) -> None:
-        """Writes a register; raises DeviceError where the device refuses."""
-
-    @abstractmethod
-    def wait(self) -> bool:
-        """Waits for the interrupt; False where it does not come within a time that any program should end in."""
-
-    def read_wide(self, name: str) -> int:
-        """The 64 bits of NAME_LOW and NAME_HIGH, low half first."""
-        return self.read_register(f"{name}_LOW") | self.read_register(f"{name}_HIGH") << 32
-
-    def write_wide(self, name: str, value: int) -> None:
-        """Writes NAME_LOW and NAME_HIGH."""
-        self.write_register(f"{name}_LOW", value & 0xFFFF_FFFF)
-        self.write_register(f"{name}_HIGH", value >> 32)
-
-    def check_identity(self) -> None:
-        """Raises DeviceError where the device is no machine of ours, or another one; the message names what differs."""
-        magic = self.read_register("MAGIC")
-        if magic != MAGIC:
-            raise DeviceError(f"the device is no fixgrad machine: register MAGIC reads {magic:#010x}, not {MAGIC:#010x}")
-        found, wanted = self.read_wide("IDENTITY"), int(identity(self.machine), 16)
-        if found == wanted:
-            return
-        different = []
-        for name in READABLE_PARAMETERS:
-            there, here = self.read_register(name.upper()), getattr(self.machine, name)
-            if there != here:
-                different.append(f"{name} is {there} there, {here} here")
-        reason = "; ".join(different) or "its memory, its latencies or its instruction set differ"
-        raise DeviceError(f"the device is another machine than {self.machine.name} ({found:016x}, not {wanted:016x}): {reason}")
-
-    def run(self, address: int, instructions: int) -> Outcome:
-        """See `Device.run`."""
-        self.check_range(address, instructions * INSTRUCTION_BYTES)
-        self.check_identity()
-        self.write_wide("EXPECTED_IDENTITY", int(identity(self.machine), 16))
-        self.write_wide("MEMORY_BASE", 0)
-        self.write_wide("MEMORY_LIMIT", self.memory_bytes)
-        self.write_wide("PROGRAM", address)
-        self.write_register("PROGRAM_LENGTH", instructions)
-        self.write_register("TIMEOUT", self.timeout)
-        self.write_register("INTERRUPT_STATUS", _bits("INTERRUPT_STATUS", "done", "error"))
-        self.write_register("INTERRUPT_ENABLE", _bits("INTERRUPT_ENABLE", "done", "error"))
-        began = time.perf_counter()
-        self.write_register("CONTROL", _bits("CONTROL", "start"))
-        if not self.wait():
-            raise DeviceError(f"{self.machine.name} raises no interrupt: STATUS is {self.read_register('STATUS'):#x}; reset it")
-        return self._outcome(time.perf_counter() - began)
-
-    def _outcome(self, seconds: float) -> Outcome:
-        error = ErrorCode(self.read_register("ERROR"))
-        failed_access = error in (ErrorCode.MEMORY_READ, ErrorCode.MEMORY_WRITE, ErrorCode.OUTSIDE_MEMORY)
-        causes = {unit: {cause: self.read_wide(counter_name(unit, cause)) for cause in of} for unit, of in CAUSES.items()}
-        return Outcome(
-            error,
-            self.read_register("ERROR_INSTRUCTION"),
-            self.read_wide("ERROR_ADDRESS") if failed_access else None,
-            self.read_wide("CYCLES"),
-            causes,
-            seconds,
-        )
-
-
-def _bits(name: str, *wanted: str) -> int:
-    """A register's value with these bits set."""
-    return sum(1 << bits.low for bits in register(name).bits if bits.name in wanted)
+#: Cycles that one call of the simulation runs for: a second or so on a large machine.
+_CYCLES_A_CALL = 20_000
 
 
 class RtlDevice(RegisterDevice):
@@ -203,6 +28,7 @@ class RtlDevice(RegisterDevice):
         timing, hostility: of every memory channel; each channel has a seed of its own.
         trace: a file for the waveform (VCD).
         limit: cycles after which a program is given up.
+        progress: told now and then, while a program runs, how many cycles it has run for.
     """
 
     def __init__(
@@ -217,8 +43,9 @@ class RtlDevice(RegisterDevice):
         trace: Path | None = None,
         quick: bool = False,
         limit: int = 1 << 34,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
-        self.machine, self.limit = machine, limit
+        self.machine, self.limit, self.progress = machine, limit, progress
         self.memory_bytes = memory_bytes or machine.memory.bytes_total
         self.bench = Bench(design, engine, trace=trace, quick=quick)
         self.bench.allocate(self.memory_bytes)
@@ -266,6 +93,10 @@ class RtlDevice(RegisterDevice):
 
     def wait(self) -> bool:
         """See `RegisterDevice`. Raises BenchError where the design broke a rule of AXI."""
-        came = self.bench.run_until("irq", 1, self.limit)
-        self.bench.check()
+        began, came = self.bench.cycle, False
+        while not came and self.bench.cycle - began < self.limit:
+            came = self.bench.run_until("irq", 1, min(_CYCLES_A_CALL, self.limit - (self.bench.cycle - began)))
+            self.bench.check()
+            if self.progress is not None:
+                self.progress(self.bench.cycle - began)
         return came

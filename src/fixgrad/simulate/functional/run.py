@@ -52,7 +52,22 @@ def run(program: Program, image: NDArray[np.uint8], trace: Observer | None = Non
     """
     region = program.layout.regions["program"]
     instructions = program.instructions.from_image(image[region.address : region.end])
-    simulation = _Simulation(program.machine, image, list(instructions), trace)
+    execute(program.machine, image, list(instructions), trace, order)
+
+
+def execute(
+    machine: Machine,
+    image: NDArray[np.uint8],
+    instructions: Sequence[Instruction],
+    trace: Observer | None = None,
+    order: Order | None = None,
+) -> None:
+    """Execute instructions on `image`, in place; they need not be those of a compiled program.
+
+    Raises:
+        IllegalInstruction: an instruction that cannot be executed, or never can begin.
+    """
+    simulation = _Simulation(machine, image, instructions, trace)
     simulation.in_program_order() if order is None else simulation.in_order(order)
 
 
