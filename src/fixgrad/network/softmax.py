@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.network.cross_entropy import loss_sum, mean_of_loss_sum
 from fixgrad.numbers.rounding import shift_nearest
 
 #: log2(e) with 14 fractional bits.
@@ -49,8 +50,5 @@ def loss_gradient(logits: NDArray[np.integer], frac: int, labels: NDArray[np.int
 
 
 def mean_loss(logits: NDArray[np.integer], frac: int, labels: NDArray[np.integer]) -> float:
-    """Mean cross-entropy of the batch in nats, float64, for people to read: no step depends on it."""
-    values = np.ldexp(np.asarray(logits, np.float64), -frac)
-    values -= values.max(axis=1, keepdims=True)
-    log_total = np.log(np.exp(values).sum(axis=1))
-    return float((log_total - values[np.arange(len(labels)), labels]).mean())
+    """Mean cross-entropy of the batch in nats, for people to read: no step depends on it, yet it is the same everywhere."""
+    return mean_of_loss_sum(loss_sum(logits, frac, labels), len(labels))
