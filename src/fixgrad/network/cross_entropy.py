@@ -75,7 +75,8 @@ def _logarithm(values: NDArray[np.int64]) -> NDArray[np.int64]:
     rest = ((mantissa - grid) << _FRAC) // grid
     square = (rest * rest) >> _FRAC
     series = rest - (square >> 1) + ((square * rest) >> _FRAC) // 3
-    return octave * _LN_2 + _LOGARITHMS[index] + series
+    logarithm: NDArray[np.int64] = octave * _LN_2 + _LOGARITHMS[index] + series
+    return logarithm
 
 
 def _scaled(values: NDArray[np.int64], frac: int, wanted: int) -> NDArray[np.int64]:

@@ -29,15 +29,15 @@ Result = TypeVar("Result")
 
 
 class Share(NamedTuple):
-    """A worker's images of a global batch: `count` from number `first`, of `batch` in all."""
+    """A worker's images of a global batch: `length` from number `first`, of `batch` in all."""
 
     first: int
-    count: int
+    length: int
     batch: int
 
     @property
     def images(self) -> slice:
-        return slice(self.first, self.first + self.count)
+        return slice(self.first, self.first + self.length)
 
 
 class WorkerError(FixgradError):

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fixgrad.errors import DataError, UsageError
+from fixgrad.network.cross_entropy import loss_sum
 from fixgrad.network.graph import INPUT, Network
 from fixgrad.network.layers import MacLayer
 from fixgrad.network.recipe import OPERAND_BITS, Recipe
 from fixgrad.network.reference import finish_step
 from fixgrad.network.scaling import ScaleHistory
-from fixgrad.network.softmax import ERROR_FRAC, loss_gradient, mean_loss
+from fixgrad.network.softmax import ERROR_FRAC, loss_gradient
 from fixgrad.network.state import State
 from fixgrad.network.step_table import (
     StepTable,
@@ -27,6 +28,7 @@ from fixgrad.network.step_table import (
 )
 from fixgrad.network.trace import Trace
 from fixgrad.numbers import Rounding, bit_length
+from fixgrad.train.collective import SINGLE, Collective
 from fixgrad.train.kernels.choice import choose_kernels
 from fixgrad.train.kernels.convolution import Accumulators, Product, Sum
 from fixgrad.train.kernels.gemm import LARGEST_CODE
@@ -51,6 +53,7 @@ class TorchExecutor(nn.Module):
         total_steps: length of the run, for the schedule.
         device: where to compute.
         path: of integer products: ``"auto"``, ``"int8"``, ``"fp32"`` or ``"fp64"``. All give the same bits.
+        collective: the workers that share each batch; every one is given its own images, in the order of the ranks.
 
     Raises:
         UsageError: an unknown path, or codes wider than 8 bits between two layers with weights.
@@ -65,12 +68,14 @@ class TorchExecutor(nn.Module):
         total_steps: int,
         device: str | torch.device = "cpu",
         path: str = "auto",
+        collective: Collective = SINGLE,
     ) -> None:
         super().__init__()
         _check_widths(network)
         self.network = network
         self.recipe = recipe
         self.total_steps = total_steps
+        self.collective = collective
         self._wanted_path = path
         device = torch.device(device)
         self.kernels = choose_kernels(device, path)
@@ -95,13 +100,13 @@ class TorchExecutor(nn.Module):
         """Fill the empty scale histories from one batch, layer by layer: forward, loss, backward. Nothing is updated."""
         with self.kernels.workers.alone():
             codes = self._input(x, nhwc)
-            self._run(codes, self._labels(labels, len(codes)), None, keep=False)
+            self._run(codes, self._labels(labels, len(codes)), self._place(len(codes)), None, keep=False)
 
     def predict(self, x: Any, *, nhwc: bool = False) -> Tensor:
         """Logit codes [batch, classes], int32 (int8 for logits of 8 bits), with the scales in force."""
         with self.kernels.workers.alone():
             codes = self._input(x, nhwc)
-            run = StepRecord(False, len(codes))
+            run = StepRecord(False, Placement(0, len(codes)), len(codes))
             self._forward(codes, run, inference=True)
             return run.activations[self.network.logits]
 
@@ -123,8 +128,9 @@ class TorchExecutor(nn.Module):
         with self.kernels.workers.alone():
             codes = self._input(x, nhwc)
             classes = self._labels(labels, len(codes))
-            table = step_table(self.network, self._host, self.recipe, self.total_steps, len(codes))
-            seen = self._run(codes, classes, table, keep=trace)
+            place = self._place(len(codes))
+            table = step_table(self.network, self._host, self.recipe, self.total_steps, place.batch)
+            seen = self._run(codes, classes, place, table, keep=trace)
         finish_step(self._host, seen)
         return StepReport(
             seen.loss,
@@ -188,13 +194,22 @@ class TorchExecutor(nn.Module):
                 if module.bias is not None:
                     yield f"{module.layer.name}.bias", module.bias
 
-    def _run(self, x: Tensor, labels: NDArray[np.int64], table: StepTable | None, keep: bool) -> Trace:
+    def _place(self, images: int) -> Placement:
+        """Where this worker's images lie in the global batch: behind those of the workers before it."""
+        counts = torch.zeros(self.collective.size, dtype=torch.int64)
+        counts[self.collective.rank] = images
+        self.collective.sum_(counts)
+        return Placement(int(counts[: self.collective.rank].sum()), int(counts.sum()))
+
+    def _run(
+        self, x: Tensor, labels: NDArray[np.int64], place: Placement, table: StepTable | None, keep: bool
+    ) -> Trace:
         """Forward, loss, backward and, with a table, the update of each layer as soon as its NG is done."""
-        run = StepRecord(keep, len(x), table)
+        run = StepRecord(keep, place, len(x), table)
         self._forward(x, run, inference=False)
         self._loss(run, labels)
         self._backward(run)
-        return run.report()
+        return run.report(self.collective)
 
     def _forward(self, x: Tensor, run: StepRecord, inference: bool) -> None:
         run.activations[INPUT], run.fracs[INPUT] = x, self.network.input_frac
@@ -214,7 +229,7 @@ class TorchExecutor(nn.Module):
         frac, shift_of_bias = accumulator_scale(layer, input_frac, self._host)
         product, bias = module.feed_forward(x), module.aligned_bias(shift_of_bias)
         if layer.name not in self._host.activation_scales:
-            self._host.activation_scales[layer.name] = _first_scale(
+            self._host.activation_scales[layer.name] = self._first_scale(
                 workers.map(
                     lambda part: pointwise.measure_forward(product.compute(part).sums, bias, layer.relu), product.tiles
                 ),
@@ -236,7 +251,7 @@ class TorchExecutor(nn.Module):
         tensor = self.network.logits
         codes, frac = run.activations[tensor], run.fracs[tensor]
         logits = codes.cpu().numpy()
-        run.loss = mean_loss(logits, frac, labels)
+        run.loss_sum = loss_sum(logits, frac, labels)
         run.correct = int((logits.argmax(axis=1) == labels).sum())
         error = torch.from_numpy(loss_gradient(logits, frac, labels)).to(codes.device, torch.int32)
         product = Product([slice(0, len(error))], lambda part: Accumulators(error[part], None))
@@ -275,7 +290,11 @@ class TorchExecutor(nn.Module):
             jobs += self._error_jobs(tensor, product, gate, frac, f"{layer.name}/ng", run)
         self.kernels.workers.map(lambda job: job(), jobs)
         for name, gradient in gradients.items():
-            self._update(name, gradient.total(), f"{layer.name}/wg", run)
+            self._update(name, gradient.total(self.collective, run.place.batch), f"{layer.name}/wg", run)
+
+    def _first_scale(self, measures: list[Tensor], frac: int) -> ScaleHistory:
+        largest = on_host(self.collective.max_(combined(measures))).largest
+        return ScaleHistory().after(bit_length(largest), frac)
 
     def _error_jobs(
         self, tensor: str, product: Product, gate: Tensor | None, frac: int, phase: str, run: StepRecord
@@ -287,7 +306,7 @@ class TorchExecutor(nn.Module):
             return None if gate is None else gate[part]
 
         if tensor not in self._host.error_scales:
-            self._host.error_scales[tensor] = _first_scale(
+            self._host.error_scales[tensor] = self._first_scale(
                 workers.map(lambda part: pointwise.measure_error(product.compute(part).sums, gate_of(part)), product.tiles),
                 frac,
             )
@@ -301,7 +320,7 @@ class TorchExecutor(nn.Module):
         def requantise(part: slice) -> None:
             sums, overflow = product.compute(part)
             run.note_overflow(phase, overflow)
-            place = Placement(part.start, run.batch)
+            place = run.place._replace(first=run.place.first + part.start)
             measures.append(pointwise.requantise_error(sums, gate_of(part), scales.shift, key, place, codes[part]))
 
         return [partial(requantise, part) for part in product.tiles]
@@ -356,10 +375,6 @@ def _check_widths(network: Network) -> None:
                 raise UsageError(
                     f"{layer.name} reads codes of {producer.out_bits} bits from {source}: operands have {OPERAND_BITS}"
                 )
-
-
-def _first_scale(measures: list[Tensor], frac: int) -> ScaleHistory:
-    return ScaleHistory().after(bit_length(on_host(combined(measures)).largest), frac)
 
 
 def _new_maps(batch: int, shape: tuple[int, ...], bits: int, device: torch.device) -> Tensor:

@@ -4,13 +4,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fixgrad.network.cross_entropy import mean_of_loss_sum
 from fixgrad.network.step_table import StepTable
 from fixgrad.network.trace import Trace
 from fixgrad.numbers import bit_length
-from fixgrad.train.kernels.pointwise import combined, on_host
+from fixgrad.train.collective import SINGLE, Collective
+from fixgrad.train.kernels.pointwise import Placement, combined, on_host
 from fixgrad.train.layers.parameter import channels_first
 
 
@@ -51,17 +54,20 @@ class Measurement(NamedTuple):
     frac: int
     elements: int
 
-    def on_host(self) -> _Requantised:
-        seen = on_host(combined(self.parts))
-        bits = bit_length(seen.largest), self.frac
-        return _Requantised(bits, seen.saturated / self.elements, seen.overflow)
 
 
 @dataclass(slots=True)
 class StepRecord:
-    """Tensors of one pass that are still needed (or all of them, where `keep` says so), and what was measured."""
+    """Tensors of one pass that are still needed (or all of them, where `keep` says so), and what was measured.
+
+    Attributes:
+        place: where this worker's images lie in the global batch.
+        batch: how many they are.
+        loss_sum, correct: over these images (see `fixgrad.network.cross_entropy`).
+    """
 
     keep: bool
+    place: Placement
     batch: int
     table: StepTable | None = None
     activations: dict[str, Tensor] = field(default_factory=dict)
@@ -72,18 +78,19 @@ class StepRecord:
     forward: dict[str, Measurement] = field(default_factory=dict)
     backward: dict[str, Measurement] = field(default_factory=dict)
     overflows: dict[str, list[Tensor]] = field(default_factory=dict)
-    loss: float = 0.0
+    loss_sum: int = 0
     correct: int = 0
 
     def note_overflow(self, name: str, flag: Tensor | None) -> None:
         if flag is not None:
             self.overflows.setdefault(name, []).append(flag)
 
-    def report(self) -> Trace:
-        """What was measured, and the tensors where they were kept, with channels first."""
-        forward = {name: seen.on_host() for name, seen in self.forward.items()}
-        backward = {name: seen.on_host() for name, seen in self.backward.items()}
-        overflows = {name for name, flags in self.overflows.items() if any(bool(flag) for flag in flags)}
+    def report(self, collective: Collective = SINGLE) -> Trace:
+        """What all workers measured, and this one's tensors where they were kept, with channels first."""
+        forward = self._over_workers(self.forward, collective)
+        backward = self._over_workers(self.backward, collective)
+        overflows = self._overflows(collective)
+        loss, correct = collective.sum_(torch.tensor((self.loss_sum, self.correct))).tolist()
         overflows |= {f"{name}/ff" for name, seen in forward.items() if seen.overflow}
         saturated = {f"activation/{name}": seen.saturated for name, seen in forward.items()}
         saturated |= {f"error/{name}": seen.saturated for name, seen in backward.items()}
@@ -97,9 +104,28 @@ class StepRecord:
             error_bits={name: seen.bits for name, seen in backward.items()},
             saturated=saturated,
             overflows=overflows,
-            loss=self.loss,
-            correct=self.correct,
+            loss=mean_of_loss_sum(loss, self.place.batch),
+            correct=correct,
         )
+
+    def _over_workers(self, measurements: dict[str, Measurement], collective: Collective) -> dict[str, _Requantised]:
+        """The measures of the global batch; they leave the device in one copy."""
+        stacked = torch.stack([combined(seen.parts) for seen in measurements.values()]).cpu()
+        largest = collective.max_(stacked.clone())
+        saturated = collective.sum_(stacked[:, 1].contiguous()).tolist()
+        found = {}
+        for (name, seen), measure, count in zip(measurements.items(), largest, saturated, strict=True):
+            elements = seen.elements // self.batch * self.place.batch
+            high = on_host(measure)
+            found[name] = _Requantised((bit_length(high.largest), seen.frac), count / elements, high.overflow)
+        return found
+
+    def _overflows(self, collective: Collective) -> set[str]:
+        """Accumulators that left 32 bits on any worker. Which can is a matter of the lengths of sums, the same everywhere."""
+        if not self.overflows:
+            return set()
+        flags = torch.stack([torch.stack(flags).any() for flags in self.overflows.values()])
+        return {name for name, flag in zip(self.overflows, collective.or_(flags.cpu()).tolist(), strict=True) if flag}
 
 
 def to_numpy(tensors: dict[str, Tensor]) -> dict[str, NDArray[np.integer]]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fixgrad.train.collective import SINGLE, Collective
 from fixgrad.train.kernels.choice import Kernels
 from fixgrad.train.kernels.gemm import SAFE_TERMS, GemmPath, gemm, gemm_exact, wrap
 from fixgrad.train.kernels.im2col import Windows, im2col
@@ -61,17 +62,20 @@ class Sum:
     Args:
         parts: each adds to some rows of the result, which no other part cuts.
         shape: of the result; its rows are the first dimension.
-        terms: number of products in a sum: decides whether it can leave 32 bits.
+        images, positions: products in a sum, positions for each image: they decide whether it can leave 32 bits.
         device: of the result.
 
     Attributes:
         tasks: to be run once each, by any thread.
     """
 
-    def __init__(self, parts: list[tuple[slice, Part]], shape: tuple[int, ...], terms: int, device: torch.device) -> None:
+    def __init__(
+        self, parts: list[tuple[slice, Part]], shape: tuple[int, ...], images: int, positions: int, device: torch.device
+    ) -> None:
         self.tasks = [partial(self._add, rows, compute) for rows, compute in parts]
         self._shape = shape
-        dtype = torch.int32 if terms <= SAFE_TERMS else torch.int64
+        self._images, self._positions = images, positions
+        dtype = torch.int32 if images * positions <= SAFE_TERMS else torch.int64
         self._sums = torch.empty((shape[0], prod(shape[1:])), dtype=dtype, device=device)
         self._owners: dict[int, int] = {}
         self._own: dict[tuple[int, int], tuple[slice, Tensor]] = {}
@@ -87,14 +91,19 @@ class Sum:
         target = self._sums[rows]
         self._own[mine] = rows, compute(target if first else torch.empty_like(target))
 
-    def total(self) -> Accumulators:
-        """The sum, once all tasks are done."""
+    def total(self, collective: Collective = SINGLE, batch: int | None = None) -> Accumulators:
+        """The sum over all workers, once all tasks are done.
+
+        Args:
+            collective: the workers.
+            batch: images of all of them; None: those of this one.
+        """
         for (start, thread), (rows, own) in self._own.items():
             if self._owners[start] != thread:
                 self._sums[rows] += own
-        if self._sums.dtype == torch.int32:
-            return Accumulators(self._sums.view(self._shape), None)
-        sums, overflow = wrap(self._sums)
+        if (batch or self._images) * self._positions <= SAFE_TERMS:
+            return Accumulators(collective.sum_(self._sums).view(self._shape), None)
+        sums, overflow = wrap(collective.sum_(self._sums.to(torch.int64)))
         return Accumulators(sums.view(self._shape), overflow)
 
 
@@ -169,7 +178,7 @@ def correlate(maps: Tensor, errors: Tensor, windows: Windows, groups: int, kerne
         return rows, compute
 
     parts = [part(group, share, images) for group in range(groups) for share in shares for images in tiles]
-    return Sum(parts, (groups * outputs, *windows.kernel, inputs), terms, maps.device)
+    return Sum(parts, (groups * outputs, *windows.kernel, inputs), len(maps), positions, maps.device)
 
 
 def correlate_rows(x: Tensor, dy: Tensor, kernels: Kernels) -> Sum:
@@ -180,7 +189,7 @@ def correlate_rows(x: Tensor, dy: Tensor, kernels: Kernels) -> Sum:
 
     small = x.numel() * dy.shape[1] < _SMALL_PRODUCTS
     shares = split(dy.shape[1], 1 if small else kernels.workers.count)
-    return Sum([part(share) for share in shares], (dy.shape[1], x.shape[1]), len(x), x.device)
+    return Sum([part(share) for share in shares], (dy.shape[1], x.shape[1]), len(x), 1, x.device)
 
 
 def sum_errors(dy: Tensor, kernels: Kernels) -> Sum:
@@ -195,8 +204,7 @@ def sum_errors(dy: Tensor, kernels: Kernels) -> Sum:
         return slice(0, 1), compute
 
     outputs = dy.shape[-1]
-    terms = dy.numel() // outputs
-    return Sum([part(images) for images in tiles], (1, outputs), terms, dy.device)
+    return Sum([part(images) for images in tiles], (1, outputs), len(dy), dy[0].numel() // outputs, dy.device)
 
 
 def _part(pixels: Tensor, columns: Tensor, terms: int, path: GemmPath, out: Tensor | None) -> Tensor:
