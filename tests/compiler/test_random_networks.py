@@ -115,6 +115,21 @@ def test_every_machine_computes_the_same_bits(machine):
     assert result.equal, str(result.first_mismatch)
 
 
+def test_queues_for_which_no_columns_are_left():
+    """More PEs than channels, behind the last whole block of a wide matrix."""
+    conv = Conv2d(name="conv", inputs=(INPUT,), in_channels=3, filters=3, kernel=(7, 1), relu=True)
+    rows = conv.output_shape((3, 27, 7))[1:]
+    features = 3 * rows[0] * rows[1]
+    assert features > 256
+    assert features % 256
+    flat = Flatten(name="flat", inputs=("conv",))
+    head = Linear(name="head", inputs=("flat",), in_features=features, out_features=3, out_bits=16)
+    sizes = {"groups": 4, "input_words": 16, "lane_words": 64, "kernel_words": 16, "gradient_words": 64}
+    network = Network("tall", (3, 27, 7), 6, (conv, flat, head))
+    result = compare(network, preset("tiny").with_changes(**sizes), Recipe(learning_rate=0.05), 5, 3, order=Order(seed=3))
+    assert result.equal, str(result.first_mismatch)
+
+
 def test_a_layer_whose_kernels_are_all_dead_is_a_layer():
     network = random_network(1)
     recipe = Recipe(learning_rate=0.05)

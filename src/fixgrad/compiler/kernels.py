@@ -134,6 +134,8 @@ def _row_runs(matrix: KernelMatrix, rows: int, size: int, queues: int, spans: Se
 def _pieces(spans: Sequence[Span], width: int) -> Iterator[tuple[int, int, int, int]]:
     """Spans cut at the edges of blocks: (number of the span, first, last, first column of the block - that of the span)."""
     for number, (first, last) in enumerate(spans):
+        if first == last:  # the set of a queue for which no columns are left: it would begin behind the last one
+            continue
         for edge in range(first // width * width, last, width):
             yield number, max(first, edge), min(last, edge + width), edge - first
 
