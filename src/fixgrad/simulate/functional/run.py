@@ -1,6 +1,6 @@
 """Run a program on a memory image: decode its instructions, and let each unit do what the table says."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,23 +61,31 @@ def execute(
     instructions: Sequence[Instruction],
     trace: Observer | None = None,
     order: Order | None = None,
+    after: Callable[[int], None] | None = None,
 ) -> None:
     """Execute instructions on `image`, in place; they need not be those of a compiled program.
+
+    `after` is told the index of each instruction that has been executed (of COMPUTE once for each group, with an order).
 
     Raises:
         IllegalInstruction: an instruction that cannot be executed, or never can begin.
     """
-    simulation = _Simulation(machine, image, instructions, trace)
+    simulation = _Simulation(machine, image, instructions, trace, after)
     simulation.in_program_order() if order is None else simulation.in_order(order)
 
 
 class _Simulation:
     def __init__(
-        self, machine: Machine, image: NDArray[np.uint8], instructions: Sequence[Instruction], trace: Observer | None
+        self,
+        machine: Machine,
+        image: NDArray[np.uint8],
+        instructions: Sequence[Instruction],
+        trace: Observer | None,
+        after: Callable[[int], None] | None,
     ) -> None:
         self.instructions = instructions
         self.chip = Chip(machine, image)
-        self.trace = trace
+        self.trace, self.after = trace, after
         self.all_groups = range(machine.groups)
         self.queues: dict[Agent, list[int]] = {}
         self.done: dict[Agent, int] = {}
@@ -146,6 +154,8 @@ class _Simulation:
             self._dispatch(index, item, groups)
         except Fault as fault:
             raise IllegalInstruction(index, disassemble(item), str(fault)) from None
+        if self.after is not None:
+            self.after(index)
 
     def _dispatch(self, index: int, item: Instruction, groups: Sequence[int]) -> None:
         chip, result = self.chip, None
