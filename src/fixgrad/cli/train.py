@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fixgrad.cli.workers import end_with, one_voice, starts_workers, train_as_workers
 from fixgrad.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ ScheduleName = Literal["constant", "linear", "step"]
 RoundingName = Literal["nearest", "stochastic"]
 WHAT, HOW, SPARSITY, NUMBERS, RUN = "What to train", "How to train", "Sparsity", "Numbers", "The run"
 #: What may be given together with --resume: it changes no bit of the result.
-WITH_RESUME = frozenset({"resume", "checkpoint", "data_dir", "threads", "keep", "machine", "as_json", "tensorboard"})
+WITH_RESUME = frozenset(
+    {"resume", "checkpoint", "data_dir", "threads", "workers", "device", "keep", "machine", "as_json", "tensorboard"}
+)
 
 
 def command(
@@ -125,10 +128,23 @@ def command(
         int | None,
         typer.Option(
             min=1,
-            help="CPU threads; fixed point gives the same bits with any number. (default: all cores)",
+            help="CPU threads of a worker; fixed point gives the same bits with any number. (default: all cores)",
             rich_help_panel=RUN,
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes that share each batch, here; torchrun starts them on several machines. Same bits with any number. "
+            "(default: 1)",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(help="cpu, cuda or cuda:N; fixed point gives the same bits on each.", rich_help_panel=RUN),
+    ] = "cpu",
     keep: Annotated[
         int | None,
         typer.Option(min=1, help="Checkpoints to keep, the newest. (default: all)", rich_help_panel=RUN),
@@ -144,10 +160,14 @@ def command(
     """
     given = {name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")}
     _check_use(resume, checkpoint, given, model=model, data=data, out=out)
+    if starts_workers(workers):
+        end_with(train_as_workers(workers or 1, threads, resume or out))
     from rich.console import Console
 
     from fixgrad.network import Schedule
     from fixgrad.numbers import Rounding
+    from fixgrad.train.collective import from_environment
+    from fixgrad.train.execution import Execution
     from fixgrad.train.plan import Arithmetic
     from fixgrad.train.progress import reading_shown
     from fixgrad.train.request import RunRequest
@@ -155,11 +175,11 @@ def command(
 
     _use_threads(threads)
     cost = _prediction(machine)
-    console = Console(stderr=as_json)
-    if resume is not None:
-        with reading_shown(console) as reading:
-            run = TrainingRun.resume(resume, checkpoint, None if data_dir is None else str(data_dir), reading)
-    else:
+    collective = from_environment()
+    execution = Execution(device=device, collective=collective)
+    console = Console(stderr=as_json, quiet=collective.rank > 0)
+    request = None
+    if resume is None:
         assert model is not None
         assert data is not None
         assert out is not None
@@ -184,9 +204,21 @@ def command(
             update_rounding=Rounding(update_rounding or "nearest"),
             seed=seed,
         )
+    with one_voice(collective):
         with reading_shown(console) as reading:
-            run = TrainingRun.begin(request, out, ["fixgrad", *sys.argv[1:]], reading)
-    _train(run, console, cost, keep, tensorboard, as_json)
+            if request is None:
+                assert resume is not None
+                moved = None if data_dir is None else str(data_dir)
+                run = TrainingRun.resume(resume, checkpoint, moved, reading, execution)
+            else:
+                assert out is not None
+                run = TrainingRun.begin(request, out, ["fixgrad", *sys.argv[1:]], reading, execution)
+        if collective.rank == 0:
+            _train(run, console, cost, keep, tensorboard, as_json)
+        else:
+            for _ in run.train():
+                pass
+        collective.close()
 
 
 def _check_use(resume: Path | None, checkpoint: str | None, given: set[str], **needed: object) -> None:

@@ -4,26 +4,18 @@ Data parallelism cannot change a bit here. Each worker computes the integers of 
 exact, maxima and flags do not depend on how many workers hold the parts, and random bits follow from an image's place in
 the global batch. So everything that a run remembers is a function of the global batch alone.
 
-`torchrun` starts the processes and tells them of each other in the environment; integers travel by gloo.
+This module is the interface, and one worker alone; `fixgrad.train.process_group` is several.
 """
 
 import os
-import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
+from fixgrad.errors import FixgradError
 
-from fixgrad.errors import FixgradError, UsageError
-
-#: Seconds without a word from another worker after which a run ends. A step takes seconds at most; reading data longer.
-PATIENCE = 1800
-#: Of a worker that ends because another one failed, and has nothing to say itself.
-FOLLOWED = "another worker failed"
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Result = TypeVar("Result")
 
@@ -37,6 +29,7 @@ class Share(NamedTuple):
 
     @property
     def images(self) -> slice:
+        """Where they lie in the batch."""
         return slice(self.first, self.first + self.length)
 
 
@@ -44,8 +37,15 @@ class WorkerError(FixgradError):
     """Another worker of the run failed or is gone."""
 
 
+class FollowedError(WorkerError):
+    """Another worker of the run tells what failed; this one has nothing to add."""
+
+    def __init__(self) -> None:
+        super().__init__("another worker of this run failed: see its own message")
+
+
 class Collective:
-    """One worker alone: its share is the batch, and every reduction is done already. The base of `ProcessGroup`.
+    """One worker alone: its share is the batch, and every reduction is done already.
 
     All tensors are integers (or bool, for `or_`) on any device and change in place. Every worker must make the same calls
     with tensors of the same shapes and types in the same order, in one thread.
@@ -53,20 +53,23 @@ class Collective:
     Attributes:
         rank: number of this worker, 0 to size - 1. Worker 0 writes files and prints.
         size: number of workers.
+
+    Raises:
+        WorkerError: (all methods that wait for others) a worker is gone.
     """
 
     rank = 0
     size = 1
 
-    def sum_(self, tensor: Tensor) -> Tensor:
+    def sum_(self, tensor: "Tensor") -> "Tensor":
         """The sum over the workers, modulo 2**bits of the type: int32 wraps as an accumulator does, int64 is exact."""
         return tensor
 
-    def max_(self, tensor: Tensor) -> Tensor:
+    def max_(self, tensor: "Tensor") -> "Tensor":
         """The largest of the workers' elements."""
         return tensor
 
-    def or_(self, tensor: Tensor) -> Tensor:
+    def or_(self, tensor: "Tensor") -> "Tensor":
         """Flags that any worker raised; bool."""
         return tensor
 
@@ -91,17 +94,20 @@ class Collective:
         """Work that ends well for all workers or for none.
 
         Raises:
-            WorkerError: the block went well here, and failed elsewhere.
+            FollowedError: the block failed on another worker, or on several in the same words.
         """
+        failure: Exception | None = None
         try:
             yield
         except WorkerError:
             raise
-        except Exception:
-            self.gather(True)
-            raise
-        if any(self.gather(False)):
-            raise WorkerError(FOLLOWED)
+        except Exception as error:
+            failure = error
+        told = self.gather(None if failure is None else str(failure))
+        if failure is not None and str(failure) not in told[: self.rank]:
+            raise failure
+        if any(message is not None for message in told):
+            raise FollowedError
 
     def close(self) -> None:
         """Leave the others."""
@@ -111,74 +117,15 @@ class Collective:
 SINGLE = Collective()
 
 
-class ProcessGroup(Collective):
-    """The workers that `torchrun` started, through the process group of `torch.distributed`."""
-
-    def __init__(self) -> None:
-        self.rank = dist.get_rank()
-        self.size = dist.get_world_size()
-
-    def sum_(self, tensor: Tensor) -> Tensor:
-        return self._reduce(tensor, dist.ReduceOp.SUM)
-
-    def max_(self, tensor: Tensor) -> Tensor:
-        return self._reduce(tensor, dist.ReduceOp.MAX)
-
-    def or_(self, tensor: Tensor) -> Tensor:
-        return tensor.copy_(self._reduce(tensor.to(torch.uint8), dist.ReduceOp.MAX).to(torch.bool))
-
-    def barrier(self) -> None:
-        self.sum_(torch.zeros(1, dtype=torch.int32))
-
-    def broadcast(self, value: Result) -> Result:
-        values = [value if self.rank == 0 else None]
-        _told(lambda: dist.broadcast_object_list(values, src=0))
-        return cast(Result, values[0])
-
-    def gather(self, value: Result) -> list[Result]:
-        values: list[Any] = [None] * self.size
-        _told(lambda: dist.all_gather_object(values, value))
-        return values
-
-    def close(self) -> None:
-        dist.destroy_process_group()
-
-    def _reduce(self, tensor: Tensor, operation: Any) -> Tensor:
-        """Through the host: gloo adds there, and integers are the same wherever they are added."""
-        if tensor.is_floating_point():
-            raise TypeError(f"a reduction over workers is exact for integers only, not for {tensor.dtype}")
-        host = tensor.to("cpu").contiguous()
-        _told(lambda: dist.all_reduce(host, operation))
-        return tensor if host is tensor else tensor.copy_(host)
-
-
-def _told(exchange: Callable[[], Any]) -> None:
-    try:
-        exchange()
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as problem:
-        raise WorkerError(
-            f"lost another worker of this run ({_first_line(problem)}): it ended, or was silent for {PATIENCE} s; see its own "
-            "message, then continue with --resume and any number of workers"
-        ) from None
-
-
-def _first_line(problem: BaseException) -> str:
-    return str(problem).strip().split("\n", 1)[0]
-
-
 def from_environment() -> Collective:
-    """The workers of which `torchrun` tells in the environment, or `SINGLE` in an ordinary process.
+    """The workers of which `torchrun` (or `--workers`) tells in the environment, or `SINGLE` in an ordinary process.
 
     Raises:
         UsageError: the environment is not one that `torchrun` makes.
         WorkerError: the other workers do not come.
     """
-    size = os.environ.get("WORLD_SIZE")
-    if size is None or size == "1":
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return SINGLE
-    needed = ("RANK", "MASTER_ADDR", "MASTER_PORT")
-    missing = [name for name in needed if name not in os.environ]
-    if missing:
-        raise UsageError(f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set: start the workers with torchrun")
-    _told(lambda: dist.init_process_group("gloo", timeout=timedelta(seconds=PATIENCE)))
-    return ProcessGroup()
+    from fixgrad.train.process_group import ProcessGroup
+
+    return ProcessGroup.join()

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fixgrad.errors import FixgradError
+from fixgrad.errors import FixgradError, UsageError
+from fixgrad.train.collective import SINGLE, Collective, Share
 from fixgrad.train.data import Batches, DataSource
 from fixgrad.train.epoch_tally import EpochTally
 from fixgrad.train.metrics import EpochMetrics
@@ -53,9 +54,25 @@ class TrainingLoop:
         data: what to do it on.
         trainer: who does it; after a resume, with the state of the epoch before.
         watchers: are told.
+        collective: the workers of the run, of which this is one: each trains on its share of every batch.
+
+    Raises:
+        UsageError: a batch has fewer images than there are workers.
     """
 
-    def __init__(self, plan: Plan, data: DataSource, trainer: Trainer, watchers: Sequence[Watcher] = ()) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        data: DataSource,
+        trainer: Trainer,
+        watchers: Sequence[Watcher] = (),
+        collective: Collective = SINGLE,
+    ) -> None:
+        if plan.batch < collective.size:
+            raise UsageError(
+                f"a batch has {plan.batch} images, but the run {collective.size} workers: start at most one for each image"
+            )
+        self._collective = collective
         self._plan = plan
         self._data = data
         self._trainer = trainer
@@ -64,7 +81,7 @@ class TrainingLoop:
 
     def calibrate(self) -> None:
         """Choose the first scales from the first batch of the run."""
-        batch = self._batches(1)[0]
+        batch = self._batches(1).part(0, self._share.images)
         self._trainer.calibrate(batch.codes, batch.labels)
 
     def epochs(self, history: Sequence[EpochMetrics] = ()) -> Iterator[EpochMetrics]:
@@ -85,6 +102,11 @@ class TrainingLoop:
                 watcher.epoch_done(metrics, self._trainer)
             yield metrics
 
+    @property
+    def _share(self) -> Share:
+        """What this worker trains on of each batch: training batches are full."""
+        return self._collective.share(self._plan.batch)
+
     def _batches(self, epoch: int) -> Batches:
         return self._data.train_batches(self._plan.batch, seed=self._plan.recipe.seed, epoch=epoch - 1)
 
@@ -99,13 +121,16 @@ class TrainingLoop:
         plan, tally = self._plan, EpochTally()
         for watcher in self._watchers:
             watcher.epoch_begins(epoch, plan.steps_per_epoch)
-        for step, batch in enumerate(self._batches(epoch), start=(epoch - 1) * plan.steps_per_epoch):
+        batches, images = self._batches(epoch), self._share.images
+        for number in range(len(batches)):
+            batch, step = batches.part(number, images), (epoch - 1) * plan.steps_per_epoch + number
             report = self._trainer.step(batch.codes, batch.labels)
-            tally.add(report, len(batch))
+            tally.add(report, plan.batch)
             rate = plan.recipe.rate_at(step, plan.total_steps)
             for watcher in self._watchers:
-                watcher.step_done(step, report, len(batch), rate)
-        _refuse_divergence(epoch, tally, plan.network.classes)
+                watcher.step_done(step, report, plan.batch, rate)
+        with self._collective.together():
+            _refuse_divergence(epoch, tally, plan.network.classes)
         return tally
 
     def _evaluate(self) -> int:
@@ -113,11 +138,14 @@ class TrainingLoop:
         batches, correct = self._data.test_batches(EVALUATION_BATCH), 0
         for watcher in self._watchers:
             watcher.evaluation_begins(len(batches))
-        for batch in batches:
-            correct += count_correct(self._trainer.predict(batch.codes), batch.labels)
+        for number in range(len(batches)):
+            share = self._collective.share(batches.size(number))
+            if share.length:
+                batch = batches.part(number, share.images)
+                correct += count_correct(self._trainer.predict(batch.codes), batch.labels)
             for watcher in self._watchers:
                 watcher.batch_evaluated()
-        return correct
+        return sum(self._collective.gather(correct))
 
     def _metrics(self, epoch: int, tally: EpochTally, test_accuracy: float) -> EpochMetrics:
         plan, masks = self._plan, self._trainer.masks()

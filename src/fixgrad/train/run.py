@@ -11,9 +11,11 @@ from fixgrad.errors import DataError, UsageError
 from fixgrad.network import Network, Recipe, State, initial_state
 from fixgrad.network.state_arrays import StateArrays, state_from_arrays
 from fixgrad.train.checkpoint import Checkpoint
+from fixgrad.train.collective import SINGLE, Collective
 from fixgrad.train.data import DataSource
 from fixgrad.train.data.progress import Progress, ignore
 from fixgrad.train.environment import environment
+from fixgrad.train.execution import HERE, Execution, usable_device
 from fixgrad.train.loop import TrainingLoop, Watcher
 from fixgrad.train.metrics import EpochMetrics, PredictionKind, Timing
 from fixgrad.train.plan import Arithmetic, Plan
@@ -63,16 +65,30 @@ class TrainingRun:
     """
 
     def __init__(
-        self, plan: Plan, data: DataSource, folder: RunFolder, trainer: Trainer, history: Sequence[EpochMetrics]
+        self,
+        plan: Plan,
+        data: DataSource,
+        folder: RunFolder,
+        trainer: Trainer,
+        history: Sequence[EpochMetrics],
+        collective: Collective = SINGLE,
     ) -> None:
         self.plan = plan
         self.folder = folder
         self.history = list(history)
         self._data = data
         self._trainer = trainer
+        self._collective = collective
 
     @classmethod
-    def begin(cls, request: RunRequest, out: Path, command: Sequence[str] = (), reading: Progress = ignore) -> "TrainingRun":
+    def begin(
+        cls,
+        request: RunRequest,
+        out: Path,
+        command: Sequence[str] = (),
+        reading: Progress = ignore,
+        execution: Execution = HERE,
+    ) -> "TrainingRun":
         """A new run in the folder `out`, which must not exist; its checkpoint ``epoch-0000`` is written.
 
         Args:
@@ -80,13 +96,19 @@ class TrainingRun:
             out: folder of the run.
             command: the command line, for ``config.json``.
             reading: called with (images read, images in all), where opening the data takes long.
+            execution: on what it is computed. Of several workers all call this, and the first alone touches `out`.
 
         Raises:
-            UsageError: the request makes no sense, or `out` exists.
-            FixgradError: the data or the user's code failed.
+            UsageError: the request makes no sense, or `out` exists, or the device is not there.
+            FixgradError: the data or the user's code failed, or another worker.
         """
-        RunFolder.check_free(out)
-        prepared = prepare(request, reading)
+        collective = execution.collective
+        with collective.together():
+            _check_execution(request, execution)
+            if collective.rank == 0:
+                RunFolder.check_free(out)
+            prepared = prepare(request, reading)
+        prepared = _agreed(prepared, collective)
         config = {
             "config_version": CONFIG_VERSION,
             "command": list(command),
@@ -94,12 +116,19 @@ class TrainingRun:
             "plan": prepared.plan.to_dict(),
             "environment": environment(),
         }
-        with _released_on_failure(RunFolder.create(out, config)) as folder:
-            return cls._first(prepared, folder)
+        with collective.together():
+            folder = RunFolder.create(out, config) if collective.rank == 0 else RunFolder(out)
+        with _released_on_failure(folder):
+            return cls._first(prepared, folder, execution)
 
     @classmethod
     def resume(
-        cls, path: Path, checkpoint: str | None = None, data_dir: str | None = None, reading: Progress = ignore
+        cls,
+        path: Path,
+        checkpoint: str | None = None,
+        data_dir: str | None = None,
+        reading: Progress = ignore,
+        execution: Execution = HERE,
     ) -> "TrainingRun":
         """The run in the folder `path`, after its newest checkpoint or the one named.
 
@@ -107,42 +136,47 @@ class TrainingRun:
             path: folder of the run.
             checkpoint: ``epoch-0002``: later checkpoints are set aside.
             data_dir: where the data are now, if they have moved.
-            reading: as for `begin`.
+            reading, execution: as for `begin`; another device or number of workers than before changes nothing.
 
         Raises:
             UsageError: there is no run, or no such checkpoint, or another process trains it.
             DataError: the checkpoint is damaged, or the data are not those of the run.
         """
-        folder = RunFolder.open(path)
-        folder.lock()
+        collective, folder = execution.collective, RunFolder(path)
         with _released_on_failure(folder):
-            request, plan = _request_and_plan(folder)
+            with collective.together():
+                left = _read(folder, checkpoint) if collective.rank == 0 else None
+            request, plan, saved = _given(collective.broadcast(left))
             if data_dir is not None:
                 request = request.moved_to(data_dir)
-            if not folder.epochs():  # ended before its first checkpoint
-                prepared = prepare(request, reading)
-                _refuse_other_plan(prepared.plan, plan, f"what {path} asks for")
-                return cls._first(prepared, folder)
-            saved = folder.load(checkpoint)
-            _refuse_other_plan(saved.plan, plan, str(folder.checkpoint_path(saved.epoch)))
-            return cls._after(saved, folder, open_request_data(request, reading))
+            if saved is None:  # ended before its first checkpoint
+                with collective.together():
+                    _check_execution(request, execution)
+                    prepared = prepare(request, reading)
+                    _refuse_other_plan(prepared.plan, plan, f"what {path} asks for")
+                return cls._first(_agreed(prepared, collective), folder, execution)
+            with collective.together():
+                _check_execution(request, execution)
+                data = open_request_data(request, reading)
+                _refuse_other_data(data, plan, path)
+            return cls._after(saved, folder, data, execution)
 
     @classmethod
-    def _after(cls, saved: Checkpoint, folder: RunFolder, data: DataSource) -> "TrainingRun":
-        plan = saved.plan
-        if data_fingerprint(data) != plan.fingerprint:
-            raise DataError(
-                f"the images, labels or augmentation of {data.name} are not those that {folder.path} was begun with"
-            )
-        trainer = _resumed_trainer(plan, saved.state)
-        folder.set_back(saved)
-        return cls(plan, data, folder, trainer, saved.history)
+    def _after(cls, saved: Checkpoint, folder: RunFolder, data: DataSource, execution: Execution) -> "TrainingRun":
+        plan, collective = saved.plan, execution.collective
+        with collective.together():
+            trainer = _resumed_trainer(plan, saved.state, execution)
+            if collective.rank == 0:
+                folder.set_back(saved)
+        return cls(plan, data, folder, trainer, saved.history, collective)
 
     @classmethod
-    def _first(cls, prepared: Prepared, folder: RunFolder) -> "TrainingRun":
+    def _first(cls, prepared: Prepared, folder: RunFolder, execution: Execution) -> "TrainingRun":
         plan, data, weights = prepared
-        run = cls(plan, data, folder, _new_trainer(plan, weights), ())
-        TrainingLoop(plan, data, run._trainer).calibrate()
+        with execution.collective.together():
+            trainer = _new_trainer(plan, weights, execution)
+        run = cls(plan, data, folder, trainer, (), execution.collective)
+        run._loop(()).calibrate()
         run._save(keep=None)
         return run
 
@@ -158,15 +192,16 @@ class TrainingRun:
 
         Args:
             watchers: are told what happens.
-            cost: predicts the time of a step.
+            cost: predicts the time of a step. (Only the first worker needs one, and only it writes to the disk.)
             keep: checkpoints to keep; None: all.
         """
-        loop = TrainingLoop(self.plan, self._data, self._trainer, watchers)
+        loop = self._loop(watchers)
         begun = time.perf_counter()
         for metrics in loop.epochs(tuple(self.history)):
             timing = self._timing(time.perf_counter() - begun, cost)
             self.history.append(metrics)
-            self.folder.add_metrics({**metrics.to_dict(), **timing.to_dict()})
+            if self._collective.rank == 0:
+                self.folder.add_metrics({**metrics.to_dict(), **timing.to_dict()})
             self._save(keep)
             yield Finished(metrics, timing)
             begun = time.perf_counter()
@@ -174,6 +209,9 @@ class TrainingRun:
     def close(self) -> None:
         """Let other processes at the folder."""
         self.folder.release()
+
+    def _loop(self, watchers: Sequence[Watcher]) -> TrainingLoop:
+        return TrainingLoop(self.plan, self._data, self._trainer, watchers, self._collective)
 
     def _timing(self, seconds: float, cost: StepPrediction | None) -> Timing:
         if cost is None:
@@ -183,31 +221,90 @@ class TrainingRun:
         return Timing(seconds, step.seconds, cost.machine, step.kind, step.reason)
 
     def _save(self, keep: int | None) -> None:
+        if self._collective.rank > 0:
+            return
         history = tuple(self.history)
         self.folder.save(Checkpoint(self.plan, len(history), history, self._trainer.snapshot()), keep)
 
 
-def _new_trainer(plan: Plan, weights: Weights) -> Trainer:
+def _check_execution(request: RunRequest, execution: Execution) -> None:
+    device = usable_device(execution.device)
+    if request.arithmetic is Arithmetic.FLOAT and (device != "cpu" or execution.collective.size > 1):
+        raise UsageError("the float baseline is computed by one worker on the CPU: leave out --device and --workers")
+
+
+def _agreed(prepared: Prepared, collective: Collective) -> Prepared:
+    """What all workers begin with: equal plans, and the initial weights of the first.
+
+    Raises:
+        UsageError: a worker sees other data, or another network.
+    """
+    plan = collective.broadcast(prepared.plan)
+    with collective.together():
+        _refuse_other_plan(prepared.plan, plan, f"what worker {collective.rank} sees")
+    return prepared._replace(weights=collective.broadcast(prepared.weights))
+
+
+class _Left(NamedTuple):
+    """What a run's folder says of it; `saved` is None where it ended before its first checkpoint."""
+
+    request: RunRequest
+    plan: Plan
+    saved: Checkpoint | None
+
+
+def _read(folder: RunFolder, checkpoint: str | None) -> _Left:
+    folder.check_run()
+    folder.lock()
+    request, plan = _request_and_plan(folder)
+    if not folder.epochs():
+        return _Left(request, plan, None)
+    saved = folder.load(checkpoint)
+    _refuse_other_plan(saved.plan, plan, str(folder.checkpoint_path(saved.epoch)))
+    return _Left(request, plan, saved)
+
+
+def _given(left: _Left | None) -> _Left:
+    assert left is not None, "the first worker has read the folder"
+    return left
+
+
+def _refuse_other_data(data: DataSource, plan: Plan, path: Path) -> None:
+    if data_fingerprint(data) != plan.fingerprint:
+        raise DataError(f"the images, labels or augmentation of {data.name} are not those that {path} was begun with")
+
+
+def _new_trainer(plan: Plan, weights: Weights, execution: Execution) -> Trainer:
     if plan.arithmetic is Arithmetic.FLOAT:
         from fixgrad.train.float_baseline import FloatTrainer
 
         return FloatTrainer(plan.network, weights, plan.recipe, plan.total_steps)
-    return _fixed_point(plan, initial_state(plan.network, weights, plan.recipe))
+    return _fixed_point(plan, initial_state(plan.network, weights, plan.recipe), execution)
 
 
-def _resumed_trainer(plan: Plan, saved: StateArrays) -> Trainer:
+def _resumed_trainer(plan: Plan, saved: StateArrays, execution: Execution) -> Trainer:
     if plan.arithmetic is Arithmetic.FLOAT:
         from fixgrad.train.float_baseline import FloatTrainer
 
         return FloatTrainer.from_snapshot(plan.network, saved, plan.recipe, plan.total_steps)
-    return _fixed_point(plan, state_from_arrays(plan.network, saved.arrays, saved.values))
+    return _fixed_point(plan, state_from_arrays(plan.network, saved.arrays, saved.values), execution)
 
 
-def _fixed_point(plan: Plan, state: State) -> Trainer:
+def _fixed_point(plan: Plan, state: State, execution: Execution) -> Trainer:
     from fixgrad.train.executor import TorchExecutor
     from fixgrad.train.trainer import FixedPointTrainer
 
-    return FixedPointTrainer(TorchExecutor(plan.network, state, plan.recipe, plan.total_steps))
+    executor = TorchExecutor(
+        plan.network,
+        state,
+        plan.recipe,
+        plan.total_steps,
+        device=usable_device(execution.device),
+        path=execution.path,
+        collective=execution.collective,
+        fused=execution.fused,
+    )
+    return FixedPointTrainer(executor)
 
 
 @contextmanager

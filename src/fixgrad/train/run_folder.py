@@ -60,9 +60,14 @@ class RunFolder:
         Raises:
             UsageError: there is no run at `path`.
         """
-        if not (path / CONFIG).is_file():
-            raise UsageError(f"{path} holds no run ({CONFIG} is missing): name the folder that --out made")
-        return cls(path)
+        folder = cls(path)
+        folder.check_run()
+        return folder
+
+    def check_run(self) -> None:
+        """Raise UsageError unless there is a run here."""
+        if not (self.path / CONFIG).is_file():
+            raise UsageError(f"{self.path} holds no run ({CONFIG} is missing): name the folder that --out made")
 
     @property
     def tensorboard(self) -> Path:

@@ -75,7 +75,7 @@ class Executor(Protocol):
         """One update."""
 
     def predict(self, x: Codes) -> Any:
-        """Logit codes [batch, classes], an array or a tensor on the CPU."""
+        """Logit codes [batch, classes], an array or a tensor on any device."""
 
     def prune(self, parameter: str, mask: NDArray[np.bool_]) -> None:
         """Keep only what the mask keeps."""
@@ -101,7 +101,8 @@ class FixedPointTrainer:
 
     def predict(self, x: Codes) -> NDArray[Any]:
         """Logit codes [batch, classes]."""
-        return np.asarray(self._executor.predict(x))
+        logits = self._executor.predict(x)
+        return np.asarray(logits if isinstance(logits, np.ndarray) else logits.cpu())
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """Stored codes, int32."""

@@ -111,10 +111,22 @@ class Batches:
         Raises:
             IndexError: there is no such batch.
         """
+        return self.part(step, slice(None))
+
+    def part(self, step: int, images: slice) -> Batch:
+        """Those `images` of batch number `step`: what a worker of several computes. Nothing else of it is read.
+
+        Raises:
+            IndexError: there is no such batch.
+        """
         if not 0 <= step < len(self):
             raise IndexError(f"batch {step} of {len(self)}")
-        indices = self._order[step * self._batch_size : (step + 1) * self._batch_size]
+        indices = self._order[step * self._batch_size : (step + 1) * self._batch_size][images]
         return Batch(self._codes(indices), self._set.labels[indices], indices)
+
+    def size(self, step: int) -> int:
+        """Images in batch number `step`."""
+        return min(self._batch_size, len(self._set) - step * self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         return self.from_step(0)
