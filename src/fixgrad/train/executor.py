@@ -54,6 +54,7 @@ class TorchExecutor(nn.Module):
         device: where to compute.
         path: of integer products: ``"auto"``, ``"int8"``, ``"fp32"`` or ``"fp64"``. All give the same bits.
         collective: the workers that share each batch; every one is given its own images, in the order of the ranks.
+        fused: whether pointwise functions may be compiled ones.
 
     Raises:
         UsageError: an unknown path, or codes wider than 8 bits between two layers with weights.
@@ -69,6 +70,7 @@ class TorchExecutor(nn.Module):
         device: str | torch.device = "cpu",
         path: str = "auto",
         collective: Collective = SINGLE,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         _check_widths(network)
@@ -76,9 +78,9 @@ class TorchExecutor(nn.Module):
         self.recipe = recipe
         self.total_steps = total_steps
         self.collective = collective
-        self._wanted_path = path
+        self._wanted_path, self._fused = path, fused
         device = torch.device(device)
-        self.kernels = choose_kernels(device, path)
+        self.kernels = choose_kernels(device, path, fused)
         self.layers = nn.ModuleList(build_layer(layer, state, self.kernels, device) for layer in network)
         self._by_name = dict(self._named_integer_parameters())
         parameters = {name: parameter.host for name, parameter in self._by_name.items()}
@@ -177,7 +179,7 @@ class TorchExecutor(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TorchExecutor":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.kernels = choose_kernels(self.device, self._wanted_path)
+        self.kernels = choose_kernels(self.device, self._wanted_path, self._fused)
         for module in self._modules_in_order():
             module.kernels = self.kernels
         return self
