@@ -1,13 +1,14 @@
 """The read DMA engine: transfers in, elements out."""
 
-from amaranth.hdl import Array, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, ShapeLike, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from fixgrad.gateware.axi.burst import FAULT, BurstSplitter, FaultKind, MemoryPorts, transfer_layout
 from fixgrad.gateware.axi.client import ReadPort
-from fixgrad.gateware.axi.streams import Fifo, SkidBuffer, connect_payload
-from fixgrad.gateware.axi.window import ByteWindow, element_layout, span_layout
+from fixgrad.gateware.axi.streams import BlockFifo, Fifo, SkidBuffer, connect_payload
+from fixgrad.gateware.axi.window import ByteWindow, WordWindow, element_layout
 
 #: Transfers that may be under way in one engine.
 TRANSFERS = 4
@@ -23,24 +24,44 @@ class Reader(wiring.Component):
         ports: the memory.
         element_bytes: largest element, at most a beat.
         length_bits: width of a transfer's length.
-        bursts: outstanding bursts of each channel.
+        bursts: outstanding bursts of each channel. transfers: transfers under way.
+        granule: bytes, a power of two, of which element sizes are multiples: elements begin at the granule that holds a
+            transfer's first byte, and end with the one that holds its last. Large granules cost less to move.
+        in_block_ram: data wait in block RAM instead of LUTs; `bursts` is a power of two then.
+        tag_bits: width of the tag that a command carries to its elements and faults.
 
     Members:
-        commands: address and length in bytes, `size` of an element in bytes (at least 1). Of no bytes: nothing happens.
+        commands: address and length in bytes, `size` of an element in bytes (at least 1), `tag`. Of no bytes: nothing happens.
         o: elements.
         base, limit, stop: see `BurstSplitter`.
         fault: a transfer outside of the memory, or a burst that the memory answered with an error (its elements still come).
+        fault_tag: with `fault`: of the transfer; only if there are tags.
         quiet: no burst is outstanding.
         port: to the interconnect, one for each channel.
     """
 
-    def __init__(self, ports: MemoryPorts, element_bytes: int, *, length_bits: int = 24, bursts: int = 4) -> None:
+    def __init__(
+        self,
+        ports: MemoryPorts,
+        element_bytes: int,
+        *,
+        length_bits: int = 24,
+        bursts: int = 4,
+        transfers: int = TRANSFERS,
+        granule: int = 1,
+        in_block_ram: bool = False,
+        tag_bits: int = 0,
+    ) -> None:
         self.memory, self.element_bytes, self.length_bits, self.bursts = ports, element_bytes, length_bits, bursts
-        command = data.StructLayout({**transfer_layout(ports, length_bits).members, "size": range(element_bytes + 1)})
+        self.transfers, self.granule, self.in_block_ram, self.tag_bits = transfers, granule, in_block_ram, tag_bits
+        self._tag: dict[str, ShapeLike] = {"tag": tag_bits} if tag_bits else {}
+        transfer = transfer_layout(ports, length_bits).members
+        command = data.StructLayout({**transfer, "size": range(element_bytes + 1), **self._tag})
         super().__init__(
             {
                 "commands": In(stream.Signature(command)),
-                "o": Out(stream.Signature(element_layout(element_bytes))),
+                "o": Out(stream.Signature(element_layout(element_bytes, tag_bits))),
+                **({"fault_tag": Out(tag_bits)} if tag_bits else {}),
                 "base": In(ports.address_bits),
                 "limit": In(ports.address_bits + 1),
                 "stop": In(1),
@@ -53,15 +74,16 @@ class Reader(wiring.Component):
     @property
     def shape(self) -> tuple[object, ...]:
         """What tells it from other engines: see `fixgrad.gateware.pe.sharing`."""
-        return self.memory, self.element_bytes, self.length_bits, self.bursts
+        sizes = self.element_bytes, self.length_bits, self.bursts, self.transfers
+        return self.memory, *sizes, self.granule, self.in_block_ram, self.tag_bits
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         ports = self.memory
         m.submodules.splitter = splitter = BurstSplitter(ports, self.length_bits)
-        m.submodules.window = window = ByteWindow(ports.port_bytes, self.element_bytes, self.length_bits)
-        m.submodules.spans = spans = Fifo(span_layout(ports.port_bytes, self.element_bytes, self.length_bits), TRANSFERS)
-        order_layout = data.StructLayout({"channel": ports.channel_bits, "address": ports.address_bits})
+        m.submodules.window = window = self._window()
+        m.submodules.spans = spans = Fifo(window.spans.payload.shape(), self.transfers)
+        order_layout = data.StructLayout({"channel": ports.channel_bits, "address": ports.address_bits, **self._tag})
         m.submodules.order = order = Fifo(order_layout, self.bursts * ports.channels)
         connect_payload(m, spans.o, window.spans)
         m.d.comb += [
@@ -81,7 +103,27 @@ class Reader(wiring.Component):
             order.i.payload.channel.eq(channel),
             order.i.payload.address.eq(burst.address),
         ]
+        self._tags(m, splitter, spans, order)
         return m
+
+    def _window(self) -> ByteWindow | WordWindow:
+        sizes = self.memory.port_bytes, self.element_bytes, self.length_bits
+        if self.granule == self.element_bytes:
+            return WordWindow(*sizes, tag_bits=self.tag_bits)
+        return ByteWindow(*sizes, granule=self.granule, tag_bits=self.tag_bits)
+
+    def _tags(self, m: Module, splitter: BurstSplitter, spans: Fifo, order: Fifo) -> None:
+        """A transfer's tag goes with its span and with its bursts, which the splitter makes of one transfer after another."""
+        if not self.tag_bits:
+            return
+        tag = Signal(self.tag_bits)
+        with m.If(splitter.i.valid & splitter.i.ready):
+            m.d.sync += tag.eq(self.commands.payload.tag)
+        m.d.comb += [
+            spans.i.payload.tag.eq(self.commands.payload.tag),
+            order.i.payload.tag.eq(tag),
+            self.fault_tag.eq(Mux(splitter.fault.valid, self.commands.payload.tag, order.o.payload.tag)),
+        ]
 
     def _accept(self, m: Module, splitter: BurstSplitter, spans: Fifo) -> None:
         """A transfer goes to the splitter, and what to take of its beats to the window."""
@@ -93,12 +135,12 @@ class Reader(wiring.Component):
             splitter.i.payload.length.eq(command.length),
             spans.i.valid.eq(is_taken & (command.length != 0) & ~splitter.fault.valid),
             span.skip.eq(command.address[: self.memory.offset_bits]),
-            span.length.eq(command.length),
+            span.length.eq(_whole_granules(command.address, command.length, self.granule)),
             span.size.eq(command.size),
             self.commands.ready.eq(splitter.i.ready & spans.i.ready),
         ]
 
-    def _channels(self, m: Module, splitter: BurstSplitter, order: Fifo, window: ByteWindow) -> Value:
+    def _channels(self, m: Module, splitter: BurstSplitter, order: Fifo, window: ByteWindow | WordWindow) -> Value:
         """Requests and data of each channel; returns whether the burst at hand may be asked for."""
         ports = self.memory
         beat = data.StructLayout({"data": 8 * ports.port_bytes, "error": 1, "last": 1})
@@ -107,7 +149,8 @@ class Reader(wiring.Component):
         room, arrived, beats, outstanding = [], [], [], []
         for index, port in enumerate(self.port):
             m.submodules[f"request_{index}"] = request = SkidBuffer(port.ar.payload.shape())
-            m.submodules[f"data_{index}"] = fifo = Fifo(beat, self.bursts * burst_beats)
+            beats_of = BlockFifo if self.in_block_ram else Fifo
+            m.submodules[f"data_{index}"] = fifo = beats_of(beat, self.bursts * burst_beats)
             mine = Signal(name=f"mine_{index}")
             free = Signal(range(self.bursts + 1), init=self.bursts, name=f"free_{index}")
             waiting = Signal(range(self.bursts + 1), name=f"waiting_{index}")
@@ -133,7 +176,14 @@ class Reader(wiring.Component):
         self._merge(m, order, window, beats, splitter)
         return _pick(room, ports.channel(splitter.o.payload.address))
 
-    def _merge(self, m: Module, order: Fifo, window: ByteWindow, beats: list[stream.Interface], splitter: BurstSplitter) -> None:
+    def _merge(
+        self,
+        m: Module,
+        order: Fifo,
+        window: ByteWindow | WordWindow,
+        beats: list[stream.Interface],
+        splitter: BurstSplitter,
+    ) -> None:
         """Beats of the channels in the order of the bursts; errors become faults."""
         turn = order.o.payload.channel if self.memory.channels > 1 else Signal(1)
         is_error, ends = Signal(), Signal()
@@ -154,6 +204,14 @@ class Reader(wiring.Component):
             self.fault.payload.kind.eq(Mux(splitter.fault.valid, FaultKind.OUTSIDE, FaultKind.READ)),
             self.fault.payload.address.eq(Mux(splitter.fault.valid, splitter.fault.payload.address, order.o.payload.address)),
         ]
+
+
+def _whole_granules(address: Value, length: Value, granule: int) -> Value:
+    """Bytes of the granules that a transfer touches."""
+    low = ceil_log2(granule)
+    if not low:
+        return length
+    return Cat(Const(0, low), (address[:low] + length + granule - 1)[low:])
 
 
 def _any(bits: list[Value]) -> Value:

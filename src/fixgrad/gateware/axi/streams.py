@@ -1,4 +1,4 @@
-"""Elements of streams: FIFO, skid buffer, round-robin arbiter.
+"""Elements of streams: FIFOs, skid buffer, round-robin arbiter.
 
 All keep Amaranth's rules of a stream: once `valid` is high, it and the payload stay until `ready`; `valid` never waits for
 `ready`. None has a combinational path from its input to its output or back, so that any number may be chained at full clock.
@@ -6,6 +6,7 @@ All keep Amaranth's rules of a stream: once `valid` is high, it and the payload 
 
 from amaranth.hdl import Cat, Module, Mux, ShapeLike, Signal, Value
 from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -52,6 +53,38 @@ class Fifo(wiring.Component):
         for address, step in ((write.addr, push), (read.addr, pop)):
             with m.If(step):
                 m.d.sync += address.eq(Mux(address == self.depth - 1, 0, address + 1))
+        return m
+
+
+class BlockFifo(wiring.Component):
+    """A queue in block RAM, for wide and deep ones: as `Fifo`, but a payload leaves two cycles after it came at the earliest.
+
+    Args:
+        shape: of the payload.
+        depth: payloads that it holds at least, a power of two.
+
+    Members:
+        i, o: input and output stream.
+    """
+
+    def __init__(self, shape: ShapeLike, depth: int) -> None:
+        if depth < 2 or depth & (depth - 1):
+            raise ValueError(f"depth is {depth}: choose a power of two from 2 on")
+        self.shape, self.depth = shape, depth
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        # One payload is in the output register; the others fill the memory.
+        m.submodules.queue = queue = SyncFIFOBuffered(width=len(Value.cast(self.i.payload)), depth=self.depth + 1)
+        m.d.comb += [
+            queue.w_data.eq(Value.cast(self.i.payload)),
+            queue.w_en.eq(self.i.valid),
+            self.i.ready.eq(queue.w_rdy),
+            Value.cast(self.o.payload).eq(queue.r_data),
+            self.o.valid.eq(queue.r_rdy),
+            queue.r_en.eq(self.o.ready),
+        ]
         return m
 
 
