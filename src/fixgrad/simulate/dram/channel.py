@@ -114,18 +114,18 @@ class ClosedFormChannel:
         self.busy_until = 0.0
         self.last_write: bool | None = None
         self.totals = Totals()
-        self._depth = s.controller.queue_depth
+        self.depth = s.controller.queue_depth
         self._page_bytes, self._groups = s.page_bytes, s.bank_groups
         # Pages whose rows are open together: all banks of a rank if neighbouring bursts lie in different banks.
         together = form.address_map is AddressMap.BANK_GROUP_LOWEST
-        self._pages_together = s.banks // s.ranks if together else 1
-        self._first_burst_ns = s.timing.burst * s.clock_ns
-        self._front_ns = s.controller.front_end_ns
-        hidden = self._front_ns + self._first_burst_ns
+        self.pages_together = s.banks // s.ranks if together else 1
+        self.first_burst_ns = s.timing.burst * s.clock_ns
+        self.front_ns = s.controller.front_end_ns
+        hidden = self.front_ns + self.first_burst_ns
         latencies = (form.latency(False), form.latency(True))
-        self._lead_ns = tuple((x.row_conflict - hidden, x.open_row - hidden) for x in latencies)
-        self._gap_ns = (form.turnaround_ns(False), form.turnaround_ns(True))
-        self._refresh_share = refresh_share(s)
+        self.lead_ns = tuple((x.row_conflict - hidden, x.open_row - hidden) for x in latencies)
+        self.gap_ns = (form.turnaround_ns(False), form.turnaround_ns(True))
+        self.refresh_share = refresh_share(s)
         self._tails: tuple[deque[_Tail], deque[_Tail]] = (deque(), deque())
         """Per direction, the last transfers that the queue can hold together, newest first."""
         self._writes_in_turn = 0
@@ -133,11 +133,11 @@ class ClosedFormChannel:
         self._last_page: int | None = None
         self._bank_free = [0.0] * s.banks
         """When each bank could open its next row if the rows asked of it so far were served one after the other."""
-        ns_per_clock = s.clock_ns / (1 - self._refresh_share)
-        self._cycle_ns = tuple(
+        ns_per_clock = s.clock_ns / (1 - self.refresh_share)
+        self.cycle_ns = tuple(
             [row_cycle(s, hits, write) * ns_per_clock for hits in range(1, s.bursts_per_page + 1)] for write in (False, True)
         )
-        self._reordered_ns = s.controller.queue_depth * s.timing.burst * s.clock_ns
+        self.reordered_ns = s.controller.queue_depth * s.timing.burst * s.clock_ns
 
     def serve(self, now: float, transfer: Transfer) -> Served:
         """See `Channel.serve`. The latency of a transfer that waits behind others is hidden by them."""
@@ -149,20 +149,20 @@ class ClosedFormChannel:
         service = self.form.service(transfer, joined, open_rows)
         gap = self._turnaround_ns(write, service.bursts) if turned else 0.0
         start = max(now, self.busy_until)
-        bus_start = max(now + self._lead_ns[write][open_rows], self.busy_until + gap)
+        bus_start = max(now + self.lead_ns[write][open_rows], self.busy_until + gap)
         end = bus_start + service.busy_ns
-        if transfer.contiguous and not open_rows and service.bursts <= self._depth:
+        if transfer.contiguous and not open_rows and service.bursts <= self.depth:
             end = max(end, self._banks_allow(transfer, bus_start, service.bursts))
         self._count(transfer, service, turned, end - start)
         self._remember(write, None if last is None else last // self._page_bytes, service.bursts, turned)
         self.busy_until = end
-        first = bus_start + self._front_ns + self._first_burst_ns
-        return Served(start, first, max(first, end + self._front_ns))
+        first = bus_start + self.front_ns + self.first_burst_ns
+        return Served(start, first, max(first, end + self.front_ns))
 
     def _turnaround_ns(self, write: bool, bursts: int) -> float:
         """Writes are drained a queue at a time, so that short ones share a turnaround."""
         written = bursts if write else self._writes_in_turn
-        return self._gap_ns[write] * min(1.0, written / self._depth)
+        return self.gap_ns[write] * min(1.0, written / self.depth)
 
     def _banks_allow(self, transfer: Transfer, start: float, bursts: int) -> float:
         """Earliest end that the banks of a short transfer allow.
@@ -171,26 +171,26 @@ class ClosedFormChannel:
         queue can serve meanwhile from others is allowed for.
         """
         s, free, count = self.standard, self._bank_free, len(self._bank_free)
-        if self._pages_together == 1:
+        if self.pages_together == 1:
             first, touched, hits = transfer.address // self._page_bytes, 1, bursts
             group, bank = first % s.bank_groups, first // s.bank_groups % s.banks_per_group
             banks = [(group * s.banks_per_group + bank) % count]
         else:
-            first, touched = transfer.address // s.burst_bytes, min(bursts, self._pages_together)
+            first, touched = transfer.address // s.burst_bytes, min(bursts, self.pages_together)
             hits = -(-bursts // touched)
             banks = [(first + i) % count for i in range(touched)]
-        cycle = self._cycle_ns[transfer.write][min(hits, s.bursts_per_page) - 1]
+        cycle = self.cycle_ns[transfer.write][min(hits, s.bursts_per_page) - 1]
         latest = 0.0
         for b in banks:
             free[b] = latest_of_bank = max(free[b], start) + cycle
             latest = max(latest, latest_of_bank)
-        return latest - self._reordered_ns
+        return latest - self.reordered_ns
 
     def _rows_open(self, page: int | None) -> bool:
         """Whether a transfer that begins in `page` begins in the rows where the last one ended."""
         if page is None or self._last_page is None:
             return False
-        return page // self._pages_together == self._last_page // self._pages_together
+        return page // self.pages_together == self._last_page // self.pages_together
 
     def _joined(self, page: int | None, write: bool, turned: bool) -> bool:
         """Whether bursts of this direction still wait in another bank group.
@@ -213,10 +213,10 @@ class ClosedFormChannel:
         self._last_page = page
         if page is None:
             return
-        if bursts >= self._depth:
+        if bursts >= self.depth:
             tails.clear()
         tails.appendleft(_Tail(page, bursts))
-        while len(tails) > 1 and sum(tail.bursts for tail in tails) - tails[-1].bursts >= self._depth:
+        while len(tails) > 1 and sum(tail.bursts for tail in tails) - tails[-1].bursts >= self.depth:
             tails.pop()
 
     def _count(self, transfer: Transfer, service: Service, turned: bool, busy_ns: float) -> None:
@@ -226,7 +226,7 @@ class ClosedFormChannel:
         totals.row_misses += service.row_misses
         totals.turnarounds += turned
         totals.busy_ns += busy_ns
-        totals.refresh_ns += service.busy_ns * self._refresh_share
+        totals.refresh_ns += service.busy_ns * self.refresh_share
         if transfer.write:
             totals.bytes_written += transfer.bytes
         else:

@@ -21,6 +21,8 @@ class Assumptions:
         block_instructions, block_bytes: LOAD_KERNELS, or UPDATEs of a group, that the model takes together at most: half a
             queue, so that dispatch goes on meanwhile.
         join_above: instructions of a program from which on it does so; shorter ones are simulated one by one.
+        compile_above: instructions of a program from which on the compiled loops take over from the interpreted ones. Their
+            results are equal; it takes a second to load them.
     """
 
     queue_instructions: int = 16
@@ -34,6 +36,7 @@ class Assumptions:
     block_instructions: int = 8
     block_bytes: int = 8192
     join_above: int = 10_000
+    compile_above: int = 100_000
 
 
 DEFAULT = Assumptions()

@@ -20,6 +20,10 @@ class Agenda:
         self._number += 1
         heappush(self._heap, (time, self._number, action))
 
+    def next_time(self, never: int) -> int:
+        """Cycle of the next action, or `never`."""
+        return self._heap[0][0] if self._heap else never
+
     def run(self) -> None:
         """Do everything."""
         heap = self._heap

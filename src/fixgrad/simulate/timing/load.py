@@ -27,6 +27,7 @@ class LoadUnit:
         self._work, self._agenda, self._memory = work, agenda, memory
         self._dispatcher, self._progress = dispatcher, progress
         self._blocks = work.numbers(Unit.LOAD)
+        self._inside = False
         self._parts: Iterator[LoadPart] | None = None
         self._part: LoadPart | None = None
         #: (when distributed, requests, bytes) of every part that was asked for, oldest first.
@@ -37,21 +38,24 @@ class LoadUnit:
 
     def step(self, now: int) -> None:
         """Ask for as much as may be asked for now."""
-        while True:
-            if self._parts is None and not self._begin(now):
+        while self._inside or self._begin(now):
+            reached = self._ask_parts(now)
+            if reached is None:
                 return
-            assert self._parts is not None
-            if self._part is None:
-                self._part = next(self._parts, None)
-                if self._part is None:
-                    self._finish(now)
-                    continue
+            now = reached
+            self._finish(now)
+
+    def _ask_parts(self, now: int) -> int | None:
+        """Ask for what is left of a block; the cycle at which that is done, or None if LOAD will be called again."""
+        assert self._parts is not None
+        while self._part is not None:
             free = self._window(now, self._part)
             if free > now:
                 self._agenda.at(free, self.step)
-                return
+                return None
             self._ask(now, self._part)
-            self._part = None
+            self._part = next(self._parts, None)
+        return now
 
     def _begin(self, now: int) -> bool:
         if len(self.records) == len(self._blocks):
@@ -65,10 +69,16 @@ class LoadUnit:
             self._agenda.at(self._ready, self.step)
             return False
         self._dispatcher.begun(number, now)
+        self._inside = True
+        self._open(number)
+        return True
+
+    def _open(self, number: int) -> None:
+        """Look up what a block asks for."""
         self._parts = self._work.load_parts(number)
+        self._part = next(self._parts, None)
         self._asked = self._first = -1
         self._bus = 0
-        return True
 
     def _window(self, now: int, part: LoadPart) -> int:
         """When the part may be asked for: requests and bytes outstanding are limited, but one part always may be.
@@ -113,7 +123,7 @@ class LoadUnit:
         block = self._work.blocks[number]
         asked, first = (self._asked, self._first) if self._asked >= 0 else (now, now)
         end = max(self._bus_free, first)
+        self._inside = False
         self.owners.extend([len(self.records)] * block.count)
         self.records.append(LoadRecord(number, self._blocker, self._ready, asked, first, end, self._bus, block.row))
-        self._parts = None
         self._progress.complete(end, block.count)

@@ -5,10 +5,8 @@ from typing import NamedTuple
 
 from fixgrad.machine import Machine
 from fixgrad.simulate.dram import Channel, Clock, Fidelity, Transfer, load_standard, open_channel
-from fixgrad.simulate.timing.traffic import Bundle, Interleaving, Request
-
-#: A time this little (in cycles) past a clock edge counts as on it, as in `fixgrad.simulate.dram.Clock`.
-_ROUNDING = 1e-6
+from fixgrad.simulate.timing.channel_state import ROUNDING
+from fixgrad.simulate.timing.traffic import Bundle, Interleaving, RegionRequest, Request, requests
 
 
 class Arrival(NamedTuple):
@@ -28,6 +26,12 @@ class Sample(NamedTuple):
     write: bool
 
 
+def interleaving_of(machine: Machine) -> Interleaving:
+    """How the channels of a machine share addresses."""
+    memory = machine.memory
+    return Interleaving(memory.channels, memory.interleave, load_standard(memory.standard).burst_bytes)
+
+
 class MemorySystem:
     """All channels of a machine. Calls must come in the order of time.
 
@@ -43,7 +47,7 @@ class MemorySystem:
         memory = machine.memory
         standard = load_standard(memory.standard)
         self.channels: list[Channel] = [open_channel(standard, fidelity) for _ in range(memory.channels)]
-        self.interleaving = Interleaving(memory.channels, memory.interleave, standard.burst_bytes)
+        self.interleaving = interleaving_of(machine)
         self.row_bytes = [0]
         self.samples: list[Sample] | None = [] if keep_samples else None
         self._ns = 1000.0 / machine.clock_mhz
@@ -57,8 +61,19 @@ class MemorySystem:
             for write in (False, True)
         )
 
-    def serve(self, now: int, request: Request | Bundle, row: int) -> Arrival:
-        """Serve what a unit asks for at cycle `now` for the work of `row`."""
+    def serve(self, now: int, asked: Request | Bundle | RegionRequest, row: int) -> Arrival:
+        """Serve what a unit asks for at cycle `now` for the work of `row`; of several requests, the latest times."""
+        if type(asked) is not RegionRequest:
+            return self._serve(now, asked, row)  # type: ignore[arg-type]
+        arrivals = [self._serve(now, request, row) for request in requests(asked.region, asked.limit, asked.write)]
+        if not arrivals:
+            return Arrival(now, now)
+        return Arrival(max(arrival.first for arrival in arrivals), max(arrival.last for arrival in arrivals))
+
+    def finish(self) -> None:
+        """Everything has been served."""
+
+    def _serve(self, now: int, request: Request | Bundle, row: int) -> Arrival:
         interleaving = self.interleaving
         if type(request) is Bundle:
             transfers = interleaving.bundle_transfers(request)
@@ -73,10 +88,10 @@ class MemorySystem:
             bursts -= totals.bursts
             served = self.channels[number].serve(ns, transfer)
             bursts += totals.bursts
-            begin = ceil(served.first_data * cycle - _ROUNDING)
+            begin = ceil(served.first_data * cycle - ROUNDING)
             free = port[write]
             ported = (begin if begin > free else free) - -transfer.bytes // self._port_bytes
-            end = ceil(served.end * cycle - _ROUNDING)
+            end = ceil(served.end * cycle - ROUNDING)
             port[write] = end = ported if ported > end else end
             first = first or begin
             last = end if end > last else last

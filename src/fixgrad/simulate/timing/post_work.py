@@ -7,10 +7,11 @@ from fixgrad.machine import Machine
 from fixgrad.simulate.timing.assumptions import Assumptions
 from fixgrad.simulate.timing.regions import Box, Fields, bounding_box, boxes, region
 from fixgrad.simulate.timing.steps import Drain, Step
-from fixgrad.simulate.timing.traffic import Request, requests
+from fixgrad.simulate.timing.traffic import RegionRequest, Request
 
 WORD_BYTES, LABEL_BYTES, REGISTER_BYTES = 4, 2, 16
 FF = 0
+Asked = Request | RegionRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class PostWork:
         pe_area = box.area if split else max(item.area for item in rectangles)
         served = machine.groups // machine.post_processors
         reads, channel_writes = _channel_requests(fields, at, total)
-        writes, drains, cycles, size = list[Request](), list[Drain](), 0, 0
+        writes, drains, cycles, size = list[Asked](), list[Drain](), 0, 0
         for turn in range(served):
             longest = 0
             for group in range(turn, machine.groups, served):
@@ -59,25 +60,25 @@ class PostWork:
 
     def _group_traffic(
         self, fields: Fields, at: int, box: Box, first: int, count: int
-    ) -> tuple[list[Request], list[Request], int]:
+    ) -> tuple[list[Asked], list[Asked], int]:
         """Reads and writes for `count` channels of a group from `first` on, and the words of all lanes that are written."""
         lanes, limit = self.machine.lanes, self.assumptions.request_bytes * self.machine.memory.channels
         pool = fields["pool_rows"][at], fields["pool_columns"][at]
         pooled = pool != (1, 1)
-        reads, writes = list[Request](), list[Request]()
+        reads, writes = list[Asked](), list[Asked]()
         if fields["mode"][at] == FF:
             target, code = box.over(*pool), 2 if fields["out_bits"][at] > 8 else 1
             if fields["with_argmax"][at]:
-                writes += requests(region(lanes, fields, at, "argmax", target, count, first), limit, write=True)
+                writes.append(RegionRequest(region(lanes, fields, at, "argmax", target, count, first), limit, write=True))
             words = target.area * count * (code + fields["with_argmax"][at])
         else:
             target, code = box.times(*pool), 1
             strides = ("mask_channel_words", "mask_row_words")
             for base, wanted in (("mask", fields["rectify"][at] & 1), ("argmax", pooled)):
                 if wanted:
-                    reads += requests(region(lanes, fields, at, base, box, count, first, strides), limit)
+                    reads.append(RegionRequest(region(lanes, fields, at, base, box, count, first, strides), limit))
             words = target.area * count
-        writes += requests(region(lanes * code, fields, at, "target", target, count, first), limit, write=True)
+        writes.append(RegionRequest(region(lanes * code, fields, at, "target", target, count, first), limit, write=True))
         return reads, writes, words
 
     def _loss(self, fields: Fields, at: int) -> Iterator[Step]:
@@ -101,11 +102,11 @@ class PostWork:
         yield Step((), count, (Request(fields["target"][at], count * REGISTER_BYTES, write=True),))
 
 
-def _channel_requests(fields: Fields, at: int, total: int) -> tuple[list[Request], list[Request]]:
+def _channel_requests(fields: Fields, at: int, total: int) -> tuple[list[Asked], list[Asked]]:
     """What POST reads and writes once for each channel: biases, or random elements and sums of errors."""
     if fields["mode"][at] == FF:
         return ([Request(fields["bias"][at], WORD_BYTES * total)] if fields["with_bias"][at] else []), []
-    reads, writes = [Request(fields["element"][at], WORD_BYTES * total)], list[Request]()
+    reads, writes = list[Asked]([Request(fields["element"][at], WORD_BYTES * total)]), list[Asked]()
     if fields["with_bias"][at]:
         sums = Request(fields["bias_gradient"][at], WORD_BYTES * total)
         reads.append(sums)

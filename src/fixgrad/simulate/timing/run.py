@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from fixgrad.compiler.program import Program
+from fixgrad.machine import Machine
 from fixgrad.machine.instructions import Unit
 from fixgrad.simulate.dram import Fidelity
 from fixgrad.simulate.timing.assumptions import DEFAULT, Assumptions
@@ -11,7 +12,7 @@ from fixgrad.simulate.timing.compute import ComputeGroup
 from fixgrad.simulate.timing.dispatch import Dispatcher
 from fixgrad.simulate.timing.events import Action, Agenda, Progress, SharedProgress
 from fixgrad.simulate.timing.load import LoadUnit
-from fixgrad.simulate.timing.memory import MemorySystem
+from fixgrad.simulate.timing.memory import MemorySystem, interleaving_of
 from fixgrad.simulate.timing.pipeline import PipelineUnit
 from fixgrad.simulate.timing.work import Work
 
@@ -41,12 +42,13 @@ class Simulation:
         keep_samples: bool = False,
         join: bool | None = None,
     ) -> None:
-        machine = program.machine
-        self.memory = memory = MemorySystem(machine, fidelity, keep_samples)
+        machine, length = program.machine, len(program.opcodes)
         if join is None:
-            join = fidelity is Fidelity.CLOSED_FORM and len(program.opcodes) > assumptions.join_above
-        self.work = work = Work(program, assumptions, memory.interleaving, join)
-        memory.row_bytes = [0] * len(work.rows)
+            join = fidelity is Fidelity.CLOSED_FORM and length > assumptions.join_above
+        closed = fidelity is Fidelity.CLOSED_FORM and not keep_samples
+        compiled = closed and join and length > assumptions.compile_above
+        self.work = work = Work(program, assumptions, interleaving_of(machine), join)
+        self.memory = memory = _memory(machine, fidelity, keep_samples, len(work.rows), compiled)
         self._agenda = agenda = Agenda()
         load, post = Progress(agenda), Progress(agenda)
         self._compute = SharedProgress(agenda, machine.groups)
@@ -59,7 +61,7 @@ class Simulation:
         self.groups = [
             ComputeGroup(group, work, agenda, dispatcher, self._compute, begun) for group in range(machine.groups)
         ]
-        self._load = LoadUnit(work, agenda, self.memory, dispatcher, load)
+        self._load = _load_unit(work, agenda, memory, dispatcher, load)
         posts, latency = work.numbers(Unit.POST), machine.latencies.post
         self._post = PipelineUnit(
             work, agenda, memory, dispatcher, posts, latency, _without_number(post), drain=self._drain
@@ -97,6 +99,7 @@ class Simulation:
         self._halt = self.work.numbers(Unit.CONTROL)[-1]
         self._agenda.at(0, self._stop)
         self._agenda.run()
+        self.memory.finish()
         assert self.cycles, "the program never reached its HALT"
 
     def _stop(self, now: int) -> None:
@@ -183,6 +186,29 @@ class Simulation:
                 explain(last, history, ledger)
         assert ledger.total == self.cycles * work.machine.pes, "the causes do not add up to the time"
         return ledger
+
+
+def _memory(machine: Machine, fidelity: Fidelity, keep_samples: bool, rows: int, compiled: bool) -> MemorySystem:
+    """The memory, compiled or interpreted."""
+    if compiled:
+        from fixgrad.simulate.timing.compiled import CompiledMemory  # numba, only where it pays
+
+        return CompiledMemory(machine, rows)
+    memory = MemorySystem(machine, fidelity, keep_samples)
+    memory.row_bytes = [0] * rows
+    return memory
+
+
+def _load_unit(
+    work: Work, agenda: Agenda, memory: MemorySystem, dispatcher: Dispatcher, progress: Progress
+) -> LoadUnit:
+    """The LOAD that belongs to a memory."""
+    if type(memory) is MemorySystem:
+        return LoadUnit(work, agenda, memory, dispatcher, progress)
+    from fixgrad.simulate.timing.compiled import CompiledLoad, CompiledMemory
+
+    assert isinstance(memory, CompiledMemory)
+    return CompiledLoad(work, agenda, memory, dispatcher, progress)
 
 
 def _without_number(progress: Progress) -> Callable[[int, int], None]:

@@ -55,6 +55,37 @@ class Region(NamedTuple):
     plane_stride: int
 
 
+class RegionRequest(NamedTuple):
+    """A region to be read or written, in requests of about `limit` bytes at most."""
+
+    region: Region
+    limit: int
+    write: bool = False
+
+    @property
+    def bytes(self) -> int:
+        return self.region.run * self.region.rows * self.region.planes
+
+
+class BundleArrays(NamedTuple):
+    """Bundles as arrays.
+
+    Attributes:
+        owner, channel, address, pieces, bursts: of each share: the bundle to which it belongs, and as in `Bundle.shares`.
+        requests, bytes: of each bundle.
+        write: direction of all.
+    """
+
+    owner: Ints
+    channel: Ints
+    address: Ints
+    pieces: Ints
+    bursts: Ints
+    requests: Ints
+    bytes: Ints
+    write: bool
+
+
 def requests(region: Region, limit: int, write: bool = False) -> Iterator[Request]:
     """The region as requests of about `limit` bytes at most, in the order of addresses, as few as its strides allow."""
     address, run, rows, row_stride, planes, plane_stride = region
@@ -115,21 +146,29 @@ class Interleaving(NamedTuple):
 
     def bundles(self, owners: Ints, count: int, addresses: Ints, sizes: Ints, write: bool) -> list[Bundle]:
         """Contiguous requests ([n] byte addresses and sizes) as `count` bundles; `owners` [n] says which is in which."""
+        found = self.bundle_arrays(owners, count, addresses, sizes, write)
+        shares: list[list[tuple[int, int, int, int]]] = [[] for _ in range(count)]
+        columns = (found.owner, found.channel, found.address, found.pieces, found.bursts)
+        for owner, channel, address, pieces, bursts in zip(*(column.tolist() for column in columns), strict=True):
+            shares[owner].append((channel, address, pieces, bursts))
+        totals = zip(shares, found.requests.tolist(), found.bytes.tolist(), strict=True)
+        return [Bundle(tuple(of), number, volume, write) for of, number, volume in totals]
+
+    def bundle_arrays(self, owners: Ints, count: int, addresses: Ints, sizes: Ints, write: bool) -> BundleArrays:
+        """As `bundles`, for those who want arrays."""
         kept = sizes > 0
         owners, addresses, sizes = owners[kept], addresses[kept], sizes[kept]
-        numbers = np.bincount(owners, minlength=count).tolist()
-        volumes = np.bincount(owners, weights=sizes, minlength=count).astype(np.int64).tolist()
+        numbers = np.bincount(owners, minlength=count)
+        volumes = np.bincount(owners, weights=sizes, minlength=count).astype(np.int64)
         of, at, size = self._pieces(owners, addresses, sizes)
         bursts = (at + size - 1) // self.burst - at // self.burst + 1
         cell = of * self.channels + at // self.interleave % self.channels
         local = at // (self.interleave * self.channels) * self.interleave + at % self.interleave
         cells, first, pieces = np.unique(cell, return_index=True, return_counts=True)
         moved = np.bincount(cell, weights=bursts, minlength=count * self.channels).astype(np.int64)[cells]
-        shares: list[list[tuple[int, int, int, int]]] = [[] for _ in range(count)]
-        for where, *share in zip(cells.tolist(), local[first].tolist(), pieces.tolist(), moved.tolist(), strict=True):
-            owner, channel = divmod(where, self.channels)
-            shares[owner].append((channel, share[0], share[1], share[2]))
-        return [Bundle(tuple(shares[i]), numbers[i], volumes[i], write) for i in range(count)]
+        return BundleArrays(
+            cells // self.channels, cells % self.channels, local[first], pieces, moved, numbers, volumes, write
+        )
 
     def _pieces(self, owners: Ints, addresses: Ints, sizes: Ints) -> tuple[Ints, Ints, Ints]:
         """Requests cut at the pages of the channels: (owner, address, size) of each piece."""

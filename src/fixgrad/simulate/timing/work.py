@@ -13,12 +13,14 @@ from fixgrad.machine.instructions import BY_NAME, STEP_ENTRY_BYTES, Unit
 from fixgrad.machine.parameters import TAPS_PER_WORD
 from fixgrad.simulate.timing.assumptions import Assumptions
 from fixgrad.simulate.timing.blocks import Block, cut_blocks
+from fixgrad.simulate.timing.catalogue import Catalogue
 from fixgrad.simulate.timing.post_work import PostWork
 from fixgrad.simulate.timing.regions import Fields, bounding_box, boxes, region
 from fixgrad.simulate.timing.steps import Step
-from fixgrad.simulate.timing.traffic import Bundle, Interleaving, Request, requests
+from fixgrad.simulate.timing.traffic import Bundle, Interleaving, RegionRequest, Request, requests
 from fixgrad.simulate.timing.update_work import UpdateWork
 
+Ints = NDArray[np.int64]
 INDEX_BYTES = 2
 #: Phase to which the time of a label's phase is counted; what belongs to no layer joins the row beside it.
 PHASE_OF = {"ff": "ff", "ng": "ng", "wg": "wg", "loss": "ng", "update": "wg"}
@@ -115,38 +117,67 @@ class Work:
         if block.name == "LOAD_KERNELS":
             yield self._kernel_parts[number] if self._join else self._single_kernels(block.place)
             return
+        asked, bus = self.load_request(number)
+        if not isinstance(asked, RegionRequest):
+            yield LoadPart((asked,), bus or 0, 1, asked.bytes)
+            return
+        for request in requests(asked.region, asked.limit):
+            words = -(-request.bytes // self.machine.lanes)
+            yield LoadPart((request,), -(-words // self.machine.load_words), 1, request.bytes)
+
+    def load_request(self, number: int) -> tuple[Request | RegionRequest, int | None]:
+        """What a block of LOAD that is not LOAD_KERNELS asks for: entries of the step table and the cycles in which the data
+        bus distributes them, or a region of a map (None: the bus takes those of its words).
+        """
+        block = self.blocks[number]
         fields, at = self._fields(block.name), block.place
         if block.name == "LOAD_PARAMS":
-            size = fields["count"][at] * STEP_ENTRY_BYTES
-            yield LoadPart((Request(fields["source"][at], size),), fields["count"][at], 1, size)
-            return
+            return Request(fields["source"][at], fields["count"][at] * STEP_ENTRY_BYTES), fields["count"][at]
         prefix, channels = ("in", "channels") if block.name == "LOAD_INPUT" else ("out", "total_channels")
         box = bounding_box(boxes(fields, at, prefix))
         whole = region(self.machine.lanes, fields, at, "source", box, fields[channels][at])
-        for request in requests(whole, self.assumptions.request_bytes * self.machine.memory.channels):
-            words = -(-request.bytes // self.machine.lanes)
-            yield LoadPart((request,), -(-words // self.machine.load_words), 1, request.bytes)
+        return RegionRequest(whole, self.assumptions.request_bytes * self.machine.memory.channels), None
 
     @cached_property
     def _kernel_parts(self) -> dict[int, LoadPart]:
         """What each block of LOAD_KERNELS asks for, by number of the block."""
-        columns = self._columns["LOAD_KERNELS"]
-        numbers = [number for number, block in enumerate(self.blocks) if block.name == "LOAD_KERNELS"]
-        owners = np.repeat(np.arange(len(numbers)), [self.blocks[number].count for number in numbers])
-        counts = columns["count"]
-        bundles = self._interleaving.bundles(
-            np.concatenate([owners, owners]),
-            len(numbers),
-            np.concatenate([columns["index"], columns["data"]]),
-            np.concatenate([counts * INDEX_BYTES, counts * columns["taps"] * columns["with_data"]]),
-            write=False,
-        )
-        bus = np.maximum(counts * _queue_words(columns["taps"], columns["with_data"]), 1)
-        totals = np.bincount(owners, weights=bus, minlength=len(numbers)).astype(np.int64).tolist()
+        numbers, asked = self._kernel_requests()
+        bundles, totals = self._interleaving.bundles(*asked, write=False), self._kernel_bus(len(numbers)).tolist()
         return {
             number: LoadPart((bundle,) if bundle.requests else (), total, bundle.requests, bundle.bytes)
             for number, bundle, total in zip(numbers, bundles, totals, strict=True)
         }
+
+    def add_kernels(self, catalogue: Catalogue) -> dict[int, int]:
+        """Put what the blocks of LOAD_KERNELS ask for into a catalogue: number of the block -> number of its request."""
+        if "LOAD_KERNELS" not in self._columns:
+            return {}
+        numbers, asked = self._kernel_requests()
+        bundles = self._interleaving.bundle_arrays(*asked, write=False)
+        first = catalogue.add_bundles(bundles, self._kernel_bus(len(numbers)))
+        return {number: first + index for index, number in enumerate(numbers)}
+
+    def _kernel_requests(self) -> tuple[list[int], tuple[Ints, int, Ints, Ints]]:
+        """Numbers of the blocks of LOAD_KERNELS, and (owner, blocks, addresses, sizes) of what they ask for."""
+        columns, owners = self._columns["LOAD_KERNELS"], self._kernel_owners
+        numbers = [number for number, block in enumerate(self.blocks) if block.name == "LOAD_KERNELS"]
+        counts = columns["count"]
+        addresses = np.concatenate([columns["index"], columns["data"]])
+        sizes = np.concatenate([counts * INDEX_BYTES, counts * columns["taps"] * columns["with_data"]])
+        return numbers, (np.concatenate([owners, owners]), len(numbers), addresses, sizes)
+
+    def _kernel_bus(self, blocks: int) -> Ints:
+        """Cycles in which the data bus distributes each block of LOAD_KERNELS."""
+        columns = self._columns["LOAD_KERNELS"]
+        bus = np.maximum(columns["count"] * _queue_words(columns["taps"], columns["with_data"]), 1)
+        totals: Ints = np.bincount(self._kernel_owners, weights=bus, minlength=blocks).astype(np.int64)
+        return totals
+
+    @cached_property
+    def _kernel_owners(self) -> Ints:
+        """Block of each LOAD_KERNELS, counted among theirs."""
+        counts = [block.count for block in self.blocks if block.name == "LOAD_KERNELS"]
+        return np.repeat(np.arange(len(counts)), counts)
 
     def _single_kernels(self, at: int) -> LoadPart:
         fields = self._fields("LOAD_KERNELS")
