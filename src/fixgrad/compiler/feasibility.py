@@ -1,84 +1,183 @@
-"""What does not fit, and what would make it fit: asked before anything is compiled, and when the search finds nothing."""
+"""What does not fit, and what would make it fit: asked before anything is compiled, and when the search finds nothing.
+
+Every remedy is worked out, not guessed: a machine, a depth, a batch or a density is named only if it meets the demand.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from fixgrad.compiler.axis_cuts import AxisCut, axis_cuts
 from fixgrad.compiler.cost import Job
 from fixgrad.compiler.infeasible import Infeasible
-from fixgrad.compiler.kernels import END_WORDS
-from fixgrad.compiler.layout import RegionTable, entry_names
+from fixgrad.compiler.kernels import END_WORDS, entry_words
+from fixgrad.compiler.layout import MAP_ALIGNMENT, RegionTable, entry_names, micro_batches, stored_bytes
 from fixgrad.compiler.search import splits
 from fixgrad.compiler.stages import Stage
+from fixgrad.compiler.tiling import LayerTiling
+from fixgrad.errors import UsageError
 from fixgrad.machine import PRESETS, Machine
 from fixgrad.machine.encoding import layout as fields_of
-from fixgrad.machine.instructions import HEADER
+from fixgrad.machine.instructions import HEADER, INSTRUCTION_BYTES
+from fixgrad.network import Recipe
 
-_GROWTH = 2
+#: First parts of the names of regions that grow with the batch, and of those that grow with the live kernels.
+_OF_BATCH = ("activation", "error", "argmax", "labels")
+_OF_KERNELS = ("index", "operand", "stored", "momentum", "element")
+_LEAST_STORED_BITS = 16
+
+
+class _Demand(NamedTuple):
+    """What the smallest tile of a phase takes of one of the machine's memories.
+
+    Attributes:
+        parameter: of the machine, which limits it.
+        parts: parts of that memory that take turns, so that a tile has one of them.
+        others: remedies beside a deeper memory.
+    """
+
+    what: str
+    needed: int
+    parameter: str
+    parts: int
+    others: tuple[str, ...] = ()
+
+    def available(self, machine: Machine) -> int:
+        size: int = getattr(machine, self.parameter)
+        return size // self.parts
+
+    def is_met(self, machine: Machine) -> bool:
+        return self.needed <= self.available(machine)
 
 
 def unfit_phases(jobs: Mapping[str, Job]) -> Iterator[Infeasible]:
     """Why no tiling of a layer fits: the demands of its smallest tile that the machine cannot meet, phase by phase."""
     for phase, job in jobs.items():
-        yield from _unfit(phase, job)
+        for demand in _least_demands(job):
+            if not demand.is_met(job.machine):
+                remedies = (*_deeper(job.machine, demand), *demand.others, *_fitting_presets(job))
+                yield Infeasible(job.stage.name, phase, demand.what, demand.needed, demand.available(job.machine), remedies)
 
 
-def _unfit(phase: str, job: Job) -> Iterator[Infeasible]:
-    machine, name, taps = job.machine, job.stage.name, job.stage.taps
-    rows, columns = _smallest(job)
-    pixels, held = rows.pixels * columns.pixels, rows.held * columns.held
-    lanes = machine.lane_words if phase == "wg" else machine.half_lane_words
-    what = "words of lane memory for the errors of one channel" if phase == "wg" else "accumulators in half of a lane memory"
-    window = ("a smaller pooling window",) if job.stage.is_pooled and phase == "ff" else ()
-    if pixels > lanes:
-        deeper = f"lane_words of {_enough(machine.lane_words, pixels * machine.lane_words // lanes)}"
-        yield Infeasible(name, phase, what, pixels, lanes, (deeper, *window, *_presets(machine, "lane_words", pixels * 2)))
-    if held > machine.input_words:
-        deeper = f"input_words of {_enough(machine.input_words, held)}"
-        others = ("a smaller kernel or dilation", *window, *_presets(machine, "input_words", held))
-        yield Infeasible(name, phase, "words of input buffer for one channel", held, machine.input_words, (deeper, *others))
-    queue = job.words + END_WORDS
-    if queue > machine.kernel_words:
-        deeper = f"kernel_words of {_enough(machine.kernel_words, queue)}"
-        yield Infeasible(name, phase, "words of kernel queue for one kernel", queue, machine.kernel_words, (deeper,))
-    if phase == "wg" and taps > machine.half_gradient_words:
-        deeper = f"gradient_words of {_enough(machine.gradient_words, 2 * taps)}"
-        others = ("a smaller kernel", *_presets(machine, "gradient_words", 2 * taps))
-        yield Infeasible(name, phase, "gradients of one kernel", taps, machine.half_gradient_words, (deeper, *others))
-
-
-def _smallest(job: Job) -> tuple[AxisCut, AxisCut]:
-    """The cuts into the smallest tiles, for the split that asks for the fewest input words."""
-    stage, pool = job.stage, job.stage.pool if job.phase == "ff" else (1, 1)
+def _least_demands(job: Job) -> list[_Demand]:
+    """Demands of the smallest tile, for the split of the pixels that leaves the fewest unmet."""
+    machine, stage = job.machine, job.stage
+    pool = stage.pool if job.phase == "ff" else (1, 1)
     found = []
-    for split in splits(job.machine):
+    for split in splits(machine):
         axes = ((stage.rows, split.rows, pool[0]), (stage.columns, split.columns, pool[1]))
-        cuts = [list(axis_cuts(axis, parts, multiple, job.transposed, False))[-1] for axis, parts, multiple in axes]
-        found.append((cuts[0], cuts[1]))
-    return min(found, key=lambda pair: (pair[0].held * pair[1].held, pair[0].pixels * pair[1].pixels))
+        rows, columns = (list(axis_cuts(axis, parts, multiple, job.transposed, False))[-1] for axis, parts, multiple in axes)
+        found.append(_demands(job, rows, columns))
+    return min(found, key=lambda each: (sum(not one.is_met(machine) for one in each), [one.needed for one in each]))
 
 
-def _enough(have: int, need: int) -> int:
-    """The next power of two, from what there is."""
-    while have < need:
-        have *= _GROWTH
-    return have
+def _demands(job: Job, rows: AxisCut, columns: AxisCut) -> list[_Demand]:
+    is_gradient = job.phase == "wg"
+    pixels, held = rows.pixels * columns.pixels, rows.held * columns.held
+    window = ("a smaller pooling window",) if job.stage.is_pooled and job.phase == "ff" else ()
+    lanes = "words of lane memory for the errors of one channel" if is_gradient else "accumulators in half of a lane memory"
+    demands = [
+        _Demand(lanes, pixels, "lane_words", 1 if is_gradient else 2, window),
+        _Demand("words of input buffer for one channel", held, "input_words", 1, ("a smaller kernel or dilation", *window)),
+        _Demand("words of kernel queue for one kernel", job.words + END_WORDS, "kernel_words", 1, ("a smaller kernel",)),
+    ]
+    if is_gradient:
+        demands.append(_Demand("gradients of one kernel", job.stage.taps, "gradient_words", 2, ("a smaller kernel",)))
+    return demands
 
 
-def _presets(machine: Machine, parameter: str, need: int) -> tuple[str, ...]:
-    """A preset that has enough, if one does."""
-    names = [name for name, other in PRESETS.items() if getattr(other, parameter) >= need and name != machine.name]
-    return (f"machine {names[0]}",) if names else ()
+def _deeper(machine: Machine, demand: _Demand) -> tuple[str, ...]:
+    """The next power of two that is enough, if a machine may have it."""
+    depth: int = getattr(machine, demand.parameter)
+    while depth < demand.needed * demand.parts:
+        depth *= 2
+    try:
+        machine.with_changes(**{demand.parameter: depth})
+    except UsageError:
+        return ()
+    return (f"{demand.parameter} of {depth}",)
 
 
-def unfit_memory(network: str, table: RegionTable, machine: Machine) -> Iterator[Infeasible]:
-    """Whether the memory image fits the board."""
-    if table.bytes > machine.memory.bytes_total:
-        largest = max(table.regions.values(), key=lambda region: region.bytes)
-        remedies = ["a smaller batch", "pruning", "fewer stored bits"]
-        bigger = [name for name, other in PRESETS.items() if other.memory.bytes_total >= table.bytes]
-        remedies += [f"machine {bigger[0]}"] if bigger else []
-        what = f"bytes of memory (the largest region is {largest.name} with {largest.bytes:,})"
-        yield Infeasible(network, "memory", what, table.bytes, machine.memory.bytes_total, tuple(remedies))
+def _fitting_presets(job: Job) -> tuple[str, ...]:
+    """The first preset on which the phase fits."""
+    for name, other in PRESETS.items():
+        if all(demand.is_met(other) for demand in _least_demands(replace(job, machine=other))):
+            return (f"machine {name}",)
+    return ()
+
+
+def least_program_bytes(
+    found: Sequence[Stage], kernels: Sequence[int], tilings: Sequence[LayerTiling], machine: Machine, batch: int
+) -> int:
+    """Bytes of instructions that no program with these tilings does without.
+
+    Every tile of pixels takes all live kernels, and a LOAD_KERNELS brings as many as a queue holds at most.
+    """
+    count = 0
+    for stage, live, tiling in zip(found, kernels, tilings, strict=True):
+        for phase, each in (("ff", tiling.ff), ("ng", tiling.ng), ("wg", tiling.wg)):
+            if each is not None:
+                rows, columns = ((a.in_size if phase == "ng" else a.out_size) for a in (stage.rows, stage.columns))
+                tiles = -(-rows // each.rows) * -(-columns // each.columns) * micro_batches(batch, machine.lanes)
+                count += tiles * (live // (machine.kernel_words // entry_words(stage.taps, phase != "wg")))
+    return INSTRUCTION_BYTES * count
+
+
+def unfit_memory(
+    network: str, table: RegionTable, machine: Machine, batch: int, recipe: Recipe, program: int = 0
+) -> Iterator[Infeasible]:
+    """Whether the memory image fits the board.
+
+    Args:
+        program: bytes that the program is predicted to take beyond what the table holds for it: remedies leave room for them.
+    """
+    limit = machine.memory.bytes_total
+    if table.bytes <= limit:
+        return
+    largest = max(table.regions.values(), key=lambda region: region.bytes)
+    what = f"bytes of memory (the largest region is {largest.name} with {largest.bytes:,})"
+    remedies = tuple(_memory_remedies(table, machine, batch, recipe, program))
+    yield Infeasible(network, "memory", what, table.bytes, limit, remedies)
+
+
+def _memory_remedies(table: RegionTable, machine: Machine, batch: int, recipe: Recipe, program: int) -> Iterator[str]:
+    """Changes of which each alone brings the image below the limit, all padding between regions counted in full.
+
+    The program is taken to be as long as predicted, and to grow with the micro-batches; on another machine it may be as long
+    as all tensors together.
+    """
+    limit, parts = machine.memory.bytes_total, micro_batches(batch, machine.lanes)
+    maps, kernels, stored = (_bytes_of(table, kinds) for kinds in (_OF_BATCH, _OF_KERNELS, ("stored",)))
+    written = _bytes_of(table, ("program",)) + program
+    whole = table.bytes + MAP_ALIGNMENT * len(table.regions) + program
+    rest = whole - maps - written
+    most = (limit - rest) // max((maps + written) // parts, 1)
+    if 1 <= most < parts:
+        yield f"a batch of at most {most * machine.lanes}"
+    saved = stored - stored * stored_bytes(_LEAST_STORED_BITS) // stored_bytes(recipe.stored_bits)
+    if saved and whole - saved <= limit:
+        yield f"{_LEAST_STORED_BITS} stored bits"
+    room, room_of_one = limit - (whole - kernels), limit - (rest - kernels) - (maps + written) // parts
+    if 0 < room < kernels:
+        yield f"keeping at most {_percent_down(room, kernels)} % of the kernels that live now"
+    elif 0 < room_of_one < kernels:
+        share = _percent_down(room_of_one, kernels)
+        yield f"a batch of at most {machine.lanes} and keeping at most {share} % of the kernels that live now"
+    yield f"memory.bytes_total of {1 << (whole - 1).bit_length()}"
+    for name, other in PRESETS.items():
+        elsewhere = maps // (parts * machine.lanes) * micro_batches(batch, other.lanes) * other.lanes
+        if 2 * (rest + elsewhere) <= other.memory.bytes_total:
+            yield f"machine {name}"
+            break
+
+
+def _bytes_of(table: RegionTable, kinds: Sequence[str]) -> int:
+    return sum(region.bytes for region in table.regions.values() if region.name.partition("/")[0] in kinds)
+
+
+def _percent_down(part: int, whole: int) -> str:
+    """A share with three digits behind the point at most, never rounded up."""
+    return f"{part * 100_000 // whole / 1000:g}"
 
 
 def unfit_program(network: str, stages: Sequence[Stage], batch: int, trains: bool) -> Iterator[Infeasible]:
@@ -95,7 +194,7 @@ def unfit_program(network: str, stages: Sequence[Stage], batch: int, trains: boo
     )
     for what, needed, available, remedy in limits:
         if needed > available:
-            yield Infeasible(network, "program", what, needed, available, (remedy,))
+            yield Infeasible(network, "program", what, needed, available, (f"{remedy}: at most {available:,}",))
 
 
 def unfit_waits(network: str, counts: Mapping[str, int]) -> Iterator[Infeasible]:

@@ -7,14 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.compiler.context import Context
-from fixgrad.compiler.feasibility import unfit_memory, unfit_program, unfit_waits
+from fixgrad.compiler.cost import Job
+from fixgrad.compiler.feasibility import least_program_bytes, unfit_memory, unfit_program, unfit_waits
 from fixgrad.compiler.image import MemoryLayout
 from fixgrad.compiler.infeasible import Infeasible, InfeasibleError
 from fixgrad.compiler.layout import RegionTable, lay_out, with_program
 from fixgrad.compiler.lower import lower_step
 from fixgrad.compiler.matrix import KernelMatrix, alive_kernels, in_memory
 from fixgrad.compiler.ordering import channel_orders
-from fixgrad.compiler.planning import plan
+from fixgrad.compiler.planning import plan, stage_jobs
 from fixgrad.compiler.program import Program
 from fixgrad.compiler.schedule import schedule
 from fixgrad.compiler.search import LayerChoice
@@ -27,6 +28,8 @@ from fixgrad.network import Network, Recipe
 BoolArray = NDArray[np.bool_]
 Masks = Mapping[str, BoolArray]
 Mode = Literal["train", "forward"]
+#: Bytes of predicted traffic, beyond one pass over the data, for a byte of program: the search counts 384 an instruction.
+BYTES_MOVED_FOR_ONE = 3
 
 
 def compile_step(
@@ -62,7 +65,9 @@ def compile_step(
     lower_step(context, tilings, recipe)
     issued = {unit.value: context.stream.issued(unit) for unit in Unit}
     _refuse(unfit_waits(network.name, issued))
-    return _program(context, network, recipe, mode, prepared)
+    program = _program(context, network, recipe, mode, prepared)
+    _refuse(unfit_memory(network.name, program.layout.table, machine, batch, recipe))
+    return program
 
 
 def check(
@@ -74,22 +79,29 @@ def check(
     *,
     mode: Mode = "train",
 ) -> list[Infeasible]:
-    """Everything that keeps `network` from being compiled for `machine`; an empty list if nothing does. Arguments as above."""
+    """Everything that keeps `network` from being compiled for `machine`; an empty list if nothing does. Arguments as above.
+
+    How long the program is shows only when it is written: where memory is so full that it might not find room, it is.
+    """
+    recipe = recipe or Recipe()
     try:
-        _prepare(network, masks, machine, batch, recipe or Recipe(), mode == "train", False)
+        prepared = _prepare(network, masks, machine, batch, recipe, mode == "train", False)
+        if prepared.table.bytes + 2 * prepared.program_bytes > machine.memory.bytes_total:
+            compile_step(network, masks, machine, batch, recipe, mode=mode)
     except InfeasibleError as error:
         return list(error.reasons)
     return []
 
 
 class _Prepared(NamedTuple):
-    """Everything that is decided before an instruction is written."""
+    """Everything that is decided before an instruction is written; `program_bytes` is a prediction, seldom too low."""
 
     masks: dict[str, BoolArray]
     stages: tuple[Stage, ...]
     choices: list[LayerChoice]
     matrices: tuple[KernelMatrix, ...]
     table: RegionTable
+    program_bytes: int
 
 
 def _prepare(
@@ -110,8 +122,21 @@ def _prepare(
         for stage, mask, tiling in zip(found, alive, tilings, strict=True)
     )
     table = lay_out(found, matrices, orders, machine, batch, recipe, trains)
-    _refuse(unfit_memory(network.name, table, machine))
-    return _Prepared(pruned, found, choices, matrices, table)
+    shortest = with_program(table, least_program_bytes(found, live, tilings, machine, batch))
+    jobs = (
+        stage_jobs(stage, kernels, machine, batch, recipe, trains, count_padding)
+        for stage, kernels in zip(found, live, strict=True)
+    )
+    predicted = _program_bytes(jobs, choices)
+    _refuse(unfit_memory(network.name, shortest, machine, batch, recipe, predicted))
+    return _Prepared(pruned, found, choices, matrices, table, predicted)
+
+
+def _program_bytes(jobs: Iterable[Mapping[str, Job]], choices: Iterable[LayerChoice]) -> int:
+    """How long the program will be, from what the search expects it to move beyond one pass over the data."""
+    least = sum(job.least_bytes for phases in jobs for job in phases.values())
+    moved = sum(phase.bytes for choice in choices for phase in choice.phases.values())
+    return max(int(moved) - least, 0) // BYTES_MOVED_FOR_ONE
 
 
 def _refuse(reasons: Iterable[Infeasible]) -> None:
