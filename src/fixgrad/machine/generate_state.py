@@ -27,6 +27,8 @@ STEP_RANGES = {
     "momentum_bits": (16, 32),
 }
 _STORED_BITS = (16, 24, 32)
+#: Widest left shift of a momentum that the gateware computes; 32-bit weights with 16-bit momenta need 12.
+MAX_STEP_LEFT = 15
 _UNITS = (Unit.LOAD, Unit.COMPUTE, Unit.POST, Unit.UPDATE)
 
 
@@ -140,7 +142,7 @@ class ProgramState:
             full = (0, (1 << 8 * parameter.bytes) - 1)
             values[parameter.name] = self._random.randint(*STEP_RANGES.get(parameter.name, full))
         values["stored_bits"] = self._random.choice(_STORED_BITS)
-        values["step_left"] = values["stored_bits"] - values["momentum_bits"] - self._random.randint(0, 6)
+        values["step_left"] = min(values["stored_bits"] - values["momentum_bits"] - self._random.randint(0, 6), MAX_STEP_LEFT)
         return values
 
     def _param(self) -> int:

@@ -72,11 +72,15 @@ def test_every_check_at_its_limit_and_behind_it(decoder: Bench) -> None:
     cases = []
     for name, of_kind in checks(TINY).items():
         for check in of_kind:
-            if not check.plus:
-                term = check.terms[-1]
-                cases += [
-                    (Instruction(name, **{term: value}), value <= check.limit) for value in (check.limit, check.limit + 1)
-                ]
+            others = {check.unless[0]: check.unless[1] ^ 1} if check.unless else {}
+            if not check.terms:
+                least = [Instruction(name, **{**others, check.plus[0]: -check.limit - below}) for below in (0, 1)]
+                cases += [(instruction, legal(instruction)) for instruction in least]
+                assert [check.holds(instruction.to_dict()) for instruction in least] == [True, False]
+            elif not check.plus:
+                values = [{**others, check.terms[-1]: value} for value in (check.limit, check.limit + 1)]
+                fitting = [v for v in values if all(layout(name)[f].high >= value for f, value in v.items())]
+                cases += [(Instruction(name, **v), legal(Instruction(name, **v))) for v in fitting]
             else:
                 low, high = check.terms[0], check.plus[0]
                 cases += [(Instruction(name, **{low: 5, high: value}), value >= 5) for value in (4, 5, 6)]

@@ -1,10 +1,12 @@
 """The write DMA engine: transfers and their elements in, acknowledgements out."""
 
+from dataclasses import replace
+
 from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from fixgrad.gateware.axi.burst import FAULT, BurstSplitter, FaultKind, MemoryPorts, transfer_layout
+from fixgrad.gateware.axi.burst import FAULT, BurstSplitter, FaultKind, MemoryPorts, burst_layout, transfer_layout
 from fixgrad.gateware.axi.client import WritePort
 from fixgrad.gateware.axi.reader import TRANSFERS
 from fixgrad.gateware.axi.streams import Fifo, SkidBuffer, connect_payload
@@ -61,11 +63,10 @@ class Writer(wiring.Component):
         m.submodules.splitter = splitter = BurstSplitter(ports, self.length_bits)
         m.submodules.packer = packer = BytePacker(ports.port_bytes, self.element_bytes, self.length_bits)
         m.submodules.spans = spans = Fifo(span_layout(ports.port_bytes, self.element_bytes, self.length_bits), TRANSFERS)
-        burst_beats = ports.burst_bytes // ports.port_bytes
-        m.submodules.beats = beats = Fifo(packer.o.payload.shape(), 2 * burst_beats)
-        m.submodules.unanswered = unanswered = Unanswered(ports, self.bursts)
+        m.submodules.sender = sender = BurstSender(ports, 2 * ports.burst_bytes // ports.port_bytes, self.bursts)
         connect_payload(m, spans.o, packer.spans)
-        connect_payload(m, packer.o, beats.i)
+        connect_payload(m, packer.o, sender.beats)
+        connect_payload(m, splitter.o, sender.bursts)
         connect_payload(m, self.i, packer.i)
         command, span = self.commands.payload, spans.i.payload
         is_taken = self.commands.valid & splitter.i.ready & spans.i.ready
@@ -81,18 +82,68 @@ class Writer(wiring.Component):
             span.length.eq(command.length),
             span.size.eq(command.size),
             self.commands.ready.eq(splitter.i.ready & spans.i.ready),
-            self.done.eq(unanswered.done),
-            self.quiet.eq(unanswered.empty),
-            self.fault.valid.eq(splitter.fault.valid | unanswered.failed),
+            self.done.eq(sender.done),
+            self.quiet.eq(sender.quiet),
+            self.fault.valid.eq(splitter.fault.valid | sender.failed),
             self.fault.payload.kind.eq(Mux(splitter.fault.valid, FaultKind.OUTSIDE, FaultKind.WRITE)),
-            self.fault.payload.address.eq(Mux(splitter.fault.valid, splitter.fault.payload.address, unanswered.failed_address)),
+            self.fault.payload.address.eq(Mux(splitter.fault.valid, splitter.fault.payload.address, sender.failed_address)),
         ]
-        self._issue(m, splitter, beats, unanswered)
+        for mine, inner in zip(self.port, sender.port, strict=True):
+            wiring.connect(m, wiring.flipped(mine), inner)
         return m
 
-    def _issue(self, m: Module, splitter: BurstSplitter, beats: Fifo, unanswered: "Unanswered") -> None:
+
+class BurstSender(wiring.Component):
+    """Sends bursts whose beats are made elsewhere.
+
+    Args:
+        ports: the memory.
+        depth: beats that wait here, at least as many as the longest burst has.
+        in_flight: bursts that wait for their responses, over all channels.
+        burst: layout of a burst, see `burst_layout`; its address may carry bits above those of the memory.
+
+    Members:
+        bursts: in, stream. beats: in, stream: their beats in the same order, with a strobe for each byte.
+        done: a pulse for each burst that ends its transfer, in order, when the memory has acknowledged it and all before it.
+        failed, failed_address: the memory has answered a burst with an error.
+        quiet: every burst has been answered.
+        port: to the interconnect, one for each channel.
+    """
+
+    def __init__(self, ports: MemoryPorts, depth: int, in_flight: int, burst: data.StructLayout | None = None) -> None:
+        self.memory, self.depth, self.in_flight = ports, depth, in_flight
+        self.burst = burst or burst_layout(ports)
+        beat = data.StructLayout({"data": 8 * ports.port_bytes, "strobe": ports.port_bytes})
+        super().__init__(
+            {
+                "bursts": In(stream.Signature(self.burst)),
+                "beats": In(stream.Signature(beat)),
+                "done": Out(1),
+                "failed": Out(1),
+                "failed_address": Out(self.burst["address"].shape),
+                "quiet": Out(1),
+                "port": Out(WritePort(ports)).array(ports.channels),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.waiting = waiting = Fifo(self.beats.payload.shape(), self.depth)
+        address_bits = len(self.failed_address)
+        m.submodules.unanswered = unanswered = Unanswered(replace(self.memory, address_bits=address_bits), self.in_flight)
+        connect_payload(m, self.beats, waiting.i)
+        m.d.comb += [
+            self.done.eq(unanswered.done),
+            self.quiet.eq(unanswered.empty),
+            self.failed.eq(unanswered.failed),
+            self.failed_address.eq(unanswered.failed_address),
+        ]
+        self._issue(m, waiting, unanswered)
+        return m
+
+    def _issue(self, m: Module, beats: Fifo, unanswered: "Unanswered") -> None:
         ports = self.memory
-        burst = splitter.o.payload
+        burst = self.bursts.payload
         channel = Signal(max(ports.channel_bits, 1))
         m.d.comb += channel.eq(ports.channel(burst.address))
         # Bursts whose addresses are out and whose data follow; all of them go to the same channel.
@@ -114,8 +165,8 @@ class Writer(wiring.Component):
                 & unanswered.i.ready
                 & request_ready
             ),
-            splitter.o.ready.eq(may_issue),
-            is_issued.eq(splitter.o.valid & may_issue),
+            self.bursts.ready.eq(may_issue),
+            is_issued.eq(self.bursts.valid & may_issue),
             following.i.valid.eq(is_issued),
             following.i.payload.channel.eq(channel),
             following.i.payload.beats.eq(burst.beats),

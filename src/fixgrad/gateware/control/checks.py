@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from amaranth.hdl import Value
 from amaranth.lib import data
 
+from fixgrad.gateware.pe.shape import MAX_RUNS
 from fixgrad.machine import Machine
 from fixgrad.machine.encoding import layout
 from fixgrad.machine.instructions import BY_NAME, KINDS
@@ -14,6 +15,8 @@ from fixgrad.machine.instructions import BY_NAME, KINDS
 RANGE_REGISTERS = 1 << layout("POST")["statistics"].field.bits
 #: Value of the field `pe` that means all PEs of a group.
 ALL_PES = 7
+#: The last of COMPUTE's modes. Bytes of stored weights and momenta.
+_WG, _CODE_BYTES = 2, (2, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,18 @@ def _entry(name: str, entries: int) -> Check:
     return Check((name,), entries - 1)
 
 
+def _between(name: str, least: int, most: int | None) -> tuple[Check, ...]:
+    """A field of an UPDATE that has anything to do lies between two values."""
+    low = Check((), -least, plus=(name,), unless=("count", 0))
+    return (low,) if most is None else (low, Check((name,), most, unless=("count", 0)))
+
+
+def _runs(axis: str) -> Check:
+    """The plan of a walk has room for its runs of pixels; see `fixgrad.gateware.pe.axis_planner` for how many there are."""
+    kernel = f"kernel_{axis}"
+    return Check((kernel, kernel, f"stride_{axis}"), MAX_RUNS, unless=("count_padding", 0))
+
+
 def checks(machine: Machine) -> dict[str, tuple[Check, ...]]:
     """Kind of instruction -> what is checked of it."""
     every_kind = {
@@ -68,6 +83,13 @@ def checks(machine: Machine) -> dict[str, tuple[Check, ...]]:
     particular = {
         "LOAD_PARAMS": (Check(("first", "count"), machine.param_words),),
         "STATISTICS": (Check(("count",), RANGE_REGISTERS),),
+        "COMPUTE": (Check(("mode",), _WG), *(_runs(axis) for axis in ("rows", "columns"))),
+        "UPDATE": (
+            Check(("gradient_base", "count"), machine.gradient_words, unless=("from_memory", 1)),
+            *_between("taps", 1, None),
+            *_between("stored_bytes", *_CODE_BYTES),
+            *_between("momentum_bytes", *_CODE_BYTES),
+        ),
     }
     found: dict[str, tuple[Check, ...]] = {}
     for kind in KINDS:

@@ -13,7 +13,8 @@ import re
 from typing import Protocol
 
 from amaranth.back import rtlil
-from amaranth.hdl import ClockSignal, Elaboratable, Instance, ResetSignal, Value
+from amaranth.hdl import ClockSignal, Const, Elaboratable, Instance, ResetSignal, Value
+from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Flow
 
@@ -43,7 +44,7 @@ class Sharing:
         key = (type(block), block.shape)
         if key not in self._names:
             self._names[key] = name = self._free_name(type(block).__name__)
-            text = rtlil.convert(block, name=name, platform=self, emit_src=False)
+            text = rtlil.convert(block, name=name, ports=_ports(block), platform=self, emit_src=False)
             self.blocks[name] = re.sub(r"^\s*attribute \\top 1\n", "", text, flags=re.MULTILINE)
         return self._names[key]
 
@@ -60,17 +61,26 @@ def shared(block: Shareable, platform: object) -> Elaboratable:
     # Amaranth warns of components that are made and not elaborated, which is the point here.
     block._MustUse__used = True  # type: ignore[attr-defined]
     ports = {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
-    for path, member, value in block.signature.flatten(block):
-        direction = "i" if member.flow is Flow.In else "o"
-        if len(Value.cast(value)):
-            ports[f"{direction}_{'__'.join(str(part) for part in path)}"] = Value.cast(value)
+    for name, (value, direction) in _ports(block).items():
+        if len(value):
+            ports[f"{'i' if direction is PortDirection.Input else 'o'}_{name}"] = value
     return Instance(platform.module(block), **ports)
+
+
+def _ports(block: Shareable | wiring.Component) -> dict[str, tuple[Value, PortDirection]]:
+    """The ports of a block; one that is constant, like the `ready` of a stream that never waits, is none."""
+    found = {}
+    for path, member, value in block.signature.flatten(block):
+        direction = PortDirection.Input if member.flow is Flow.In else PortDirection.Output
+        if not isinstance(Value.cast(value), Const):
+            found["__".join(str(part) for part in path)] = Value.cast(value), direction
+    return found
 
 
 def converted(design: wiring.Component, name: str) -> str:
     """RTLIL of a design and of all its shared blocks; its own module is the top and is called `name`."""
     sharing = Sharing()
-    top = rtlil.convert(design, name=name, platform=sharing, emit_src=False)
+    top = rtlil.convert(design, name=name, ports=_ports(design), platform=sharing, emit_src=False)
     if name in sharing.blocks:
         raise ValueError(f"the design is called {name} like one of its blocks: choose another name")
     return "\n".join((*sharing.blocks.values(), top))

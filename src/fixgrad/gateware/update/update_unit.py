@@ -27,7 +27,6 @@ from amaranth.lib.wiring import In, Out
 from fixgrad.gateware.arithmetic.counter_hash import CounterHash
 from fixgrad.gateware.arithmetic.fixed_point import (
     RANDOM_BITS,
-    absolute,
     clamp,
     fraction_of,
     half,
@@ -71,8 +70,10 @@ SETTING = data.StructLayout(
         "momentum_bits": 6,  # likewise
     }
 )
-#: A parameter on its way out. `operand`: of the next step.
-PARAMETER = data.StructLayout({"stored": signed(STORED_BITS), "momentum": signed(STORED_BITS), "operand": signed(OPERAND_BITS)})
+#: A parameter on its way out. `operand`: of the next step. `overflow`: the sum of its gradients left 32 bits.
+PARAMETER = data.StructLayout(
+    {"stored": signed(STORED_BITS), "momentum": signed(STORED_BITS), "operand": signed(OPERAND_BITS), "overflow": 1}
+)
 
 
 class UpdateUnit(wiring.Component):
@@ -83,8 +84,6 @@ class UpdateUnit(wiring.Component):
         gradients: in, array, a PE each; `pes` (in): the PEs that count. memory_gradient: in, added to their sum; one of the
             two is 0. stored, momentum: in, signed. element: in, of the stream of random bits. valid: in, all of them are.
         updated, updated_valid: out, `UPDATE_LATENCY` cycles later.
-        begin: in, clears what follows.
-        magnitudes: out, OR of |stored| of all parameters that left. overflow: out, a sum of gradients left 32 bits.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -101,9 +100,6 @@ class UpdateUnit(wiring.Component):
                 "valid": In(1),
                 "updated": Out(PARAMETER),
                 "updated_valid": Out(1),
-                "begin": In(1),
-                "magnitudes": Out(STORED_BITS),
-                "overflow": Out(1),
             }
         )
 
@@ -114,7 +110,7 @@ class UpdateUnit(wiring.Component):
         stored = self._line(m, self.stored, 8, "stored")
         random, below = self._random(m)
 
-        gradient = self._gradient(m, valid[0])
+        gradient, overflow = self._gradient(m)
         momentum = self._line(m, self.momentum, 1, "momentum")[1]
         kept = self._line(m, _product(m, momentum, setting.momentum), 2, "kept")[-1]
         pulled = _aligned(m, _product(m, gradient, setting.rate), setting.gradient_left)
@@ -133,25 +129,18 @@ class UpdateUnit(wiring.Component):
             self.updated.stored.eq(new_stored),
             self.updated.momentum.eq(self._line(m, new_momentum, 3, "new_momentum")[-1]),
             self.updated.operand.eq(saturate(shift_nearest(new_stored, setting.operand_shift), OPERAND_BITS)),
+            self.updated.overflow.eq(self._line(m, overflow, UPDATE_LATENCY - 2, "overflow")[-1]),
         ]
         m.d.comb += self.updated_valid.eq(valid[-1])
-        with m.If(self.begin):
-            m.d.sync += self.magnitudes.eq(0)
-        with m.Elif(self.updated_valid):
-            m.d.sync += self.magnitudes.eq(self.magnitudes | absolute(self.updated.stored))
         return m
 
-    def _gradient(self, m: Module, valid: Value) -> Value:
-        """The sum of the PEs' partial gradients, at cycle 1."""
+    def _gradient(self, m: Module) -> tuple[Value, Value]:
+        """The sum of the PEs' partial gradients, and whether it left 32 bits, at cycle 1."""
         partial = [Mux(self.pes[number], gradient.as_signed(), 0) for number, gradient in enumerate(self.gradients)]
         total = sum_of([self.memory_gradient, *partial])
-        gradient = Signal(signed(ACCUMULATOR_BITS))
-        m.d.sync += gradient.eq(wrap(total))
-        with m.If(self.begin):
-            m.d.sync += self.overflow.eq(0)
-        with m.Elif(valid):
-            m.d.sync += self.overflow.eq(self.overflow | wraps(total))
-        return gradient
+        gradient, overflow = Signal(signed(ACCUMULATOR_BITS)), Signal()
+        m.d.sync += [gradient.eq(wrap(total)), overflow.eq(wraps(total))]
+        return gradient, overflow
 
     def _random(self, m: Module) -> tuple[Value, Value]:
         """Random bits for the momentum at cycle 5 and, the bits below, for the step at cycle 7; one half for nearest."""
