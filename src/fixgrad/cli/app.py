@@ -20,6 +20,7 @@ from fixgrad.cli.errors import INTERRUPTED, report
 COMMANDS: dict[str, str] = {
     "demo": "Train digits in dense float and in sparse fixed point, compare them, and cost a training step.",
     "train": "Train a network in sparse 8-bit fixed point, or in float for comparison.",
+    "bench": "Measure a training step on this machine, beside plain PyTorch.",
     "report": "Show accuracy beside float training, densities and cost of a run; write RUN/report.json.",
     "cost": "Bound the time of a training step on a machine, by its MACs and its DRAM bytes.",
     "compile": "Compile a training step into a program; show its tiling, memory layout and instructions.",

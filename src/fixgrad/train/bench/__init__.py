@@ -1,0 +1,1 @@
+"""What a training step takes, beside the steps of others, measured."""
