@@ -33,8 +33,12 @@ ROUNDING_BYTES = 256
 LOAD_CYCLES = 8
 #: Cycles of UPDATE for an instruction beyond its parameters.
 UPDATE_CYCLES = 50
-#: Cycles that an instruction costs besides: it is fetched and decoded, and makes the program longer.
+#: Cycles that an instruction costs besides: it is fetched and decoded.
 FETCH_CYCLES = 1
+#: What it costs more in a long step: 1 cycle for so many cycles of MACs in the step. An instruction also takes memory and the
+#: time of whoever writes, loads and simulates the program; a step of 10^6 cycles has too few of them for that to matter, while
+#: one of 10^9 is better a percent longer than its program twice as long.
+STEP_CYCLES = 10**8
 #: Share of a unit's time that it costs although another one is busier: they share memory and meet at every wait.
 FRICTION = 0.02
 #: Cycles from a completed instruction to the first result of the one that waited for it: dispatch, memory, pipeline.
@@ -56,6 +60,7 @@ class Job:
         count_padding: whether taps in the padding take a cycle.
         stored: bytes of an element in UPDATE, read and written.
         pipelined: whether the next phase waits for this one's last result.
+        instruction_cycles: what an instruction costs besides the time that its unit takes.
     """
 
     stage: Stage
@@ -68,6 +73,7 @@ class Job:
     count_padding: bool
     stored: int
     pipelined: bool
+    instruction_cycles: float = FETCH_CYCLES
 
     @property
     def transposed(self) -> bool:
@@ -152,7 +158,7 @@ def map_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid: Grid
     serial = np.where(places < 2, np.minimum(load, compute), 0)
     fits = (pixels * grid.channels <= machine.half_lane_words) & (places >= 1) & _stays(job, grid, held)
     fits = fits & _whole_blocks(job, grid) & (grid.block * job.words + END_WORDS <= machine.kernel_words)
-    fill = LATENCY + load / np.maximum(shape.computes, 1) + FETCH_CYCLES * instructions
+    fill = LATENCY + load / np.maximum(shape.computes, 1) + job.instruction_cycles * instructions
     return _cost(fits, busy + serial + fill + last, moved)
 
 
@@ -187,7 +193,7 @@ def gradient_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid:
     serial = np.where(places < 2, np.minimum(load, compute), 0) + np.where(whole, errors / machine.load_words, 0)
     fits = (pixels * grid.channels <= machine.lane_words) & (places >= 1) & (grid.channels * taps <= machine.half_gradient_words)
     fits = fits & _whole_blocks(job, grid) & _stays(job, grid, held) & (single | ~grid.resident)
-    return _cost(fits, busy + serial + LATENCY + FETCH_CYCLES * instructions, moved)
+    return _cost(fits, busy + serial + LATENCY + job.instruction_cycles * instructions, moved)
 
 
 def _busy(*units: Values) -> Values:
@@ -227,7 +233,7 @@ def least_cycles(job: Job, split: Split, rows: AxisCut, columns: AxisCut) -> flo
     words = rows.reads * columns.reads * job.inputs * job.micro_batches
     load = words / machine.load_words + tiles * job.kernels * job.words + LOAD_CYCLES * instructions
     others = load + drained / machine.post_processors + words * machine.lanes / job.bytes_per_cycle
-    return (1 - FRICTION) * max(busy, load) + FRICTION * (busy + others) + FETCH_CYCLES * instructions
+    return (1 - FRICTION) * max(busy, load) + FRICTION * (busy + others) + job.instruction_cycles * instructions
 
 
 class _Shape:
@@ -245,7 +251,9 @@ class _Shape:
         per_channel = np.minimum(grid.channels, job.outputs) * job.density
         full = max((machine.kernel_words // 2 - END_WORDS) // job.words, 1)
         self.chunk_kernels = np.ceil(np.minimum(per_channel * grid.chunk, np.maximum(full, per_channel)))
-        chunks = np.ceil(job.inputs / np.clip(self.chunk_kernels / np.maximum(per_channel, 1e-9), 1, grid.chunk))
+        step = grid.block if job.phase == "ng" else 1
+        fitting = _whole(full / np.maximum(per_channel, 1e-9) / step, job.density) * step
+        chunks = np.ceil(job.inputs / np.minimum(fitting, grid.chunk))
         self.computes = self.passes * chunks
         # The busiest group takes `channels` of each tile, or what is left for the first group of the last one.
         rest = job.outputs - (self.channel_tiles - 1) * self.queues * grid.channels
@@ -266,6 +274,22 @@ class _Shape:
             sigma = np.sqrt(self.chunk_kernels * (1 - density))
             excess = excess + self.computes * _highest(self.pes_apart) * sigma * self._pass_taps
         return excess
+
+
+def instruction_cycles(step_cycles: float) -> float:
+    """What an instruction costs in a step whose MACs take `step_cycles`."""
+    return FETCH_CYCLES + step_cycles / STEP_CYCLES
+
+
+def _whole(parts: Values, density: float) -> Values:
+    """How many whole parts a chunk holds that has room for `parts`: exact where all are alike, half a part fewer where not.
+
+    Where not even one fits, it is halved until it does.
+    """
+    several = density * np.floor(parts) + (1 - density) * (parts - 0.5)
+    halved = 0.5 ** np.ceil(-np.log2(np.minimum(parts, 1)))
+    mean: Values = np.where(parts < 1, halved, np.maximum(several, 1))
+    return mean
 
 
 def _highest(count: int) -> float:

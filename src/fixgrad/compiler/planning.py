@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fixgrad.compiler.cost import Job
+from fixgrad.compiler.cost import Job, instruction_cycles
 from fixgrad.compiler.feasibility import unfit_phases
 from fixgrad.compiler.infeasible import Infeasible, InfeasibleError
 from fixgrad.compiler.layout import micro_batches, stored_bytes
@@ -31,10 +31,15 @@ def plan(
     Raises:
         InfeasibleError: a layer does not fit the machine.
     """
+    layers = [
+        stage_jobs(stage, live, machine, batch, recipe, trains, count_padding) for stage, live in zip(found, kernels, strict=True)
+    ]
+    each = instruction_cycles(sum(job.mac_cycles for jobs in layers for job in jobs.values()))
     choices, reasons = [], list[Infeasible]()
-    for stage, live in zip(found, kernels, strict=True):
-        jobs = stage_jobs(stage, live, machine, batch, recipe, trains, count_padding)
-        choice = best_layer(jobs, stage.matrix_shape[0])
+    for stage, jobs in zip(found, layers, strict=True):
+        choice = best_layer(
+            {phase: replace(job, instruction_cycles=each) for phase, job in jobs.items()}, stage.matrix_shape[0]
+        )
         if choice is None:
             reasons += unfit_phases(jobs)
         else:

@@ -136,7 +136,7 @@ class PhaseSearch:
 
 def _best_of(job: Job, branch: Branch, blocks: tuple[int, ...]) -> dict[int, Choice]:
     """The best tiling of a branch for each height of CSB blocks."""
-    channels, chunks = _channels(job, branch, blocks), _chunks(job, branch)
+    channels, chunks = _channels(job, branch, blocks), _chunks(job, branch, blocks)
     if not len(channels) or not len(chunks):
         return {}
     held = branch.rows.held * branch.columns.held
@@ -174,11 +174,12 @@ def _channels(job: Job, branch: Branch, blocks: tuple[int, ...]) -> NDArray[np.i
     return np.array(sorted(item for item in found if item <= most), np.int64)
 
 
-def _chunks(job: Job, branch: Branch) -> NDArray[np.int64]:
+def _chunks(job: Job, branch: Branch, blocks: tuple[int, ...]) -> NDArray[np.int64]:
     """Channels that a COMPUTE reads."""
     held = branch.rows.held * branch.columns.held
     most = min(job.inputs, job.machine.input_words // max(held, 1))
-    return np.array([item for item in _steps(job.inputs) if item <= min(most, MAX_CHUNK)], np.int64)
+    sizes = {*_steps(job.inputs), *(blocks if job.phase == "ng" else ())}
+    return np.array(sorted(item for item in sizes if item <= min(most, MAX_CHUNK)), np.int64)
 
 
 def _steps(most: int) -> list[int]:
@@ -188,8 +189,8 @@ def _steps(most: int) -> list[int]:
 
 
 def block_sizes(rows: int) -> tuple[int, ...]:
-    """Heights of CSB blocks to try."""
-    return tuple(size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size < 2 * rows)
+    """Heights of CSB blocks to try: powers of two, and 15, of which 17 columns leave room for an end mark in 256 words."""
+    return tuple(size for size in (1, 2, 4, 8, 15, 16, 32, 64, 128, 256) if size < 2 * rows)
 
 
 @dataclass(frozen=True, slots=True)
