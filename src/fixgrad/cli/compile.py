@@ -83,7 +83,7 @@ def _about(program: "Program", seconds: float) -> dict[str, Any]:
         "identity_record": identity_record(program.machine),
         "machine": program.machine.to_dict(),
         "instructions": {"total": len(program.opcodes), **{name: len(at) for name, at in program.positions.items()}},
-        "program": {"address": program.layout.regions["program"].address, "bytes": program.encoded.size},
+        "program": {"address": program.layout.regions["program"].address, "bytes": program.layout.regions["program"].bytes},
         "memory_bytes": program.layout.bytes,
         "regions": [
             {"name": item.name, "address": item.address, "bytes": item.bytes, "meaning": item.meaning}

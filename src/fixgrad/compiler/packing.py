@@ -14,7 +14,7 @@ from fixgrad.machine.instructions import BY_NAME, INSTRUCTION_BYTES
 
 _WORDS = INSTRUCTION_BYTES // 8
 #: Field name -> value of each instruction, int64.
-Columns = dict[str, NDArray[np.int64]]
+Columns = Mapping[str, NDArray[np.int64]]
 
 
 def encode_columns(name: str, columns: Mapping[str, NDArray[np.int64]], count: int) -> NDArray[np.uint8]:
@@ -33,20 +33,13 @@ def encode_columns(name: str, columns: Mapping[str, NDArray[np.int64]], count: i
     return words.astype("<u8").view(np.uint8)
 
 
-def merge_column(
-    name: str, field: str, encoded: NDArray[np.uint8], rows: slice | NDArray[np.int64], values: NDArray[np.int64]
-) -> None:
-    """Put `values` into a field that is 0 so far, in `rows` of instructions [count, 128] of the kind `name` (or, for a field
-    of the header, of any kind).
+def check_column(name: str, field: str, values: NDArray[Any]) -> None:
+    """Whether `values` fit a field of the kind `name`.
 
     Raises:
-        InstructionError: a value does not fit the field.
+        InstructionError: one does not; the message says which.
     """
-    place = layout(name)[field]
-    _check(name, place, values)
-    words = np.ascontiguousarray(encoded[rows]).view("<u8")
-    _put(words, place, values.astype(np.uint64) & np.uint64(place.mask))
-    encoded[rows] = words.view(np.uint8)
+    _check(name, layout(name)[field], values)
 
 
 def decode_columns(name: str, encoded: NDArray[np.uint8]) -> Columns:
@@ -73,7 +66,7 @@ def _get(words: NDArray[np.uint64], place: Place) -> NDArray[np.int64]:
     return values
 
 
-def _check(name: str, place: Place, values: NDArray[np.int64]) -> None:
+def _check(name: str, place: Place, values: NDArray[Any]) -> None:
     if values.size and (values.min() < place.low or values.max() > place.high):
         wrong = int(values[(values < place.low) | (values > place.high)][0])
         raise InstructionError(f"{name}: {place.field.name} is {wrong}: it must be {place.low} to {place.high}")

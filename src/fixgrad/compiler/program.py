@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.compiler.code import Code
 from fixgrad.compiler.image import MemoryLayout
-from fixgrad.compiler.packing import Columns, decode_columns
+from fixgrad.compiler.packing import Columns
 from fixgrad.compiler.schedule import Schedule
 from fixgrad.compiler.stream import Label
 from fixgrad.machine import Machine
 from fixgrad.machine.encoding import Instruction, decode, decode_program, identity
-from fixgrad.machine.instructions import BY_NAME, INSTRUCTION_BYTES
+from fixgrad.machine.instructions import INSTRUCTION_BYTES
 from fixgrad.network import Network, Recipe, State, StepTable
 
 Ints = NDArray[np.integer[Any]]
@@ -64,7 +64,7 @@ class Program:
         machine, network, batch, recipe, mode: what it was compiled for; `mode` is ``train`` or ``forward``.
         count_padding: whether taps in the zero padding take a cycle.
         masks: live kernels of each weight, bool [out, in], by parameter name; weights that are not pruned have none.
-        encoded: the instructions' bytes, uint8 [instructions, 128].
+        code: the instructions.
         layout: the memory image.
         labels: of each instruction: (layer, phase).
         kernel_counts: of each COMPUTE, in order: the kernels that each PE takes, int32 [computes, groups, pes].
@@ -79,12 +79,17 @@ class Program:
     mode: str
     count_padding: bool
     masks: dict[str, NDArray[np.bool_]] = field(repr=False)
-    encoded: NDArray[np.uint8] = field(repr=False)
+    code: Code = field(repr=False)
     layout: MemoryLayout = field(repr=False)
     labels: tuple[Label, ...] = field(repr=False)
     kernel_counts: Ints = field(repr=False)
     taps: Ints = field(repr=False)
     schedule: Schedule = field(repr=False)
+
+    @property
+    def encoded(self) -> NDArray[np.uint8]:
+        """The instructions' bytes, uint8 [instructions, 128]."""
+        return self.code.encoded
 
     @property
     def identity(self) -> str:
@@ -102,19 +107,19 @@ class Program:
         """The whole memory before a step; see `MemoryLayout.build_image`."""
         return self.layout.build_image(state, table, x, labels, self.encoded)
 
-    @cached_property
+    @property
     def opcodes(self) -> NDArray[np.uint8]:
         """Opcode of each instruction."""
-        return np.ascontiguousarray(self.encoded[:, 0])
+        return self.code.opcodes
 
-    @cached_property
+    @property
     def positions(self) -> dict[str, NDArray[np.int64]]:
         """Name of a kind -> positions of its instructions in program order."""
-        return {name: np.flatnonzero(self.opcodes == kind.opcode) for name, kind in BY_NAME.items()}
+        return self.code.positions
 
     def columns(self, name: str) -> Columns:
         """All instructions of a kind at once: field name -> values, in the order of `positions[name]`."""
-        return decode_columns(name, self.encoded[self.positions[name]])
+        return self.code.columns(name)
 
     @property
     def compute_cycles(self) -> NDArray[np.int64]:

@@ -5,12 +5,14 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.compiler.code import EncodedCode
 from fixgrad.compiler.image import MemoryLayout
 from fixgrad.compiler.layout import Region, RegionTable
 from fixgrad.compiler.matrix import KernelMatrix, alive_kernels, in_memory
@@ -21,11 +23,12 @@ from fixgrad.compiler.stream import Label
 from fixgrad.compiler.tiling import LayerTiling
 from fixgrad.errors import DataError
 from fixgrad.machine import Machine
-from fixgrad.machine.encoding import explain_mismatch, identity_record, instruction_set_digest
+from fixgrad.machine.encoding import explain_mismatch, identity_record, instruction_set_record
+from fixgrad.machine.instruction_set import explain_instruction_set
 from fixgrad.machine.instructions import INSTRUCTION_BYTES
 from fixgrad.network import Network, Recipe
 
-FORMAT = "fixgrad-program-1"
+FORMAT = "fixgrad-program-2"
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -37,6 +40,7 @@ def save_program(program: Program, path: str | Path) -> None:
     header = {
         "format": FORMAT,
         "identity": identity_record(program.machine),
+        "instruction_set": instruction_set_record(),
         "machine": program.machine.to_dict(),
         "network": program.network.to_dict(),
         "recipe": program.recipe.to_dict(),
@@ -69,16 +73,20 @@ def load_program(path: str | Path) -> Program:
     """The program that `save_program` wrote.
 
     Raises:
-        DataError: the file is missing, damaged, or of another instruction set.
+        DataError: the file is missing, damaged, or of another instruction set, of which the fields that differ are named.
     """
     text, arrays = _read(Path(path))
     try:
         header: dict[str, Any] = json.loads(text.tobytes())
         if header["format"] != FORMAT:
             raise DataError(f"{path} has the format {header['format']!r}: expected {FORMAT!r}; compile it again")
-        _check_identity(path, header)
+        different = explain_instruction_set(header["instruction_set"])
+        if different:
+            raise DataError(f"{path} is of another instruction set: {different}; compile it again")
         return _program(header, arrays)
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as problem:
+    except DataError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, AssertionError) as problem:
         raise DataError(f"{path} is no program: {problem!r}; compile it again") from problem
 
 
@@ -95,10 +103,12 @@ def check_machine(program: Program, machine: Machine) -> None:
 
 def _read(path: Path) -> tuple[NDArray[np.uint8], Arrays]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
-        raise DataError(f"{path} cannot be read as a program: {problem}") from problem
+        with zipfile.ZipFile(path) as archive:
+            arrays = {name.removesuffix(".npy"): _array(archive, name) for name in archive.namelist()}
+    except OSError as problem:
+        raise DataError(f"{path} cannot be read as a program: {problem.strerror or problem}") from problem
+    except Exception as problem:  # zlib, struct, tokenize, ...: whatever damaged bytes run into
+        raise DataError(f"{path} is no program, or a damaged one: {problem}; compile it again") from problem
     missing = {"header", "checksum", "encoded", "kernel_counts", "taps", "label"} - set(arrays)
     if missing:
         raise DataError(f"{path} is no program: it lacks {', '.join(sorted(missing))}")
@@ -108,6 +118,13 @@ def _read(path: Path) -> tuple[NDArray[np.uint8], Arrays]:
     return text, arrays
 
 
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """A member of the archive; never pickled objects, and never more bytes than its size in the archive says."""
+    with archive.open(name) as member:
+        data = member.read(archive.getinfo(name).file_size)
+    return np.lib.format.read_array(BytesIO(data), allow_pickle=False)  # type: ignore[no-untyped-call,no-any-return]
+
+
 def _checksum(text: NDArray[np.uint8], arrays: Mapping[str, NDArray[Any]]) -> bytes:
     digest = hashlib.sha256(text.tobytes())
     for name in sorted(arrays):
@@ -115,13 +132,6 @@ def _checksum(text: NDArray[np.uint8], arrays: Mapping[str, NDArray[Any]]) -> by
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.digest()
-
-
-def _check_identity(path: str | Path, header: Mapping[str, Any]) -> None:
-    record = header["identity"]
-    if record["instruction_set"] != instruction_set_digest():
-        machine = Machine.from_dict(header["machine"])
-        raise DataError(f"{path} is of another instruction set: {explain_mismatch(machine, record)}; compile it again")
 
 
 def _program(header: dict[str, Any], arrays: Arrays) -> Program:
@@ -156,7 +166,7 @@ def _program(header: dict[str, Any], arrays: Arrays) -> Program:
         mode=mode,
         count_padding=header["count_padding"],
         masks=masks,
-        encoded=arrays["encoded"].reshape(-1, INSTRUCTION_BYTES),
+        code=EncodedCode(arrays["encoded"].reshape(-1, INSTRUCTION_BYTES)),
         layout=MemoryLayout(
             table=RegionTable(regions, orders, header["entries"], header["registers"]),
             network=network,

@@ -24,7 +24,11 @@ class Waits(NamedTuple):
 
     def join(self, *others: "Waits") -> "Waits":
         """Waits for all of them."""
-        return Waits(*(max(counts) for counts in zip(self, *others, strict=True)))
+        load, compute, post, update = self
+        for other in others:
+            load, compute = max(load, other[0]), max(compute, other[1])
+            post, update = max(post, other[2]), max(update, other[3])
+        return Waits(load, compute, post, update)
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from fixgrad.compiler.search import LayerChoice
 from fixgrad.compiler.stages import Stage, stages
 from fixgrad.errors import UsageError
 from fixgrad.machine import Machine
-from fixgrad.machine.instructions import Unit
+from fixgrad.machine.instructions import INSTRUCTION_BYTES, Unit
 from fixgrad.network import Network, Recipe
 
 BoolArray = NDArray[np.bool_]
@@ -147,9 +147,9 @@ def _refuse(reasons: Iterable[Infeasible]) -> None:
 
 def _program(context: Context, network: Network, recipe: Recipe, mode: Mode, prepared: _Prepared) -> Program:
     stream, machine = context.stream, context.machine
-    encoded = stream.encode()
+    code = stream.code()
     layout = MemoryLayout(
-        table=with_program(context.layout, encoded.size),
+        table=with_program(context.layout, len(code) * INSTRUCTION_BYTES),
         network=network,
         recipe=recipe,
         batch=context.batch,
@@ -166,7 +166,7 @@ def _program(context: Context, network: Network, recipe: Recipe, mode: Mode, pre
         mode=mode,
         count_padding=context.count_padding,
         masks=prepared.masks,
-        encoded=encoded,
+        code=code,
         layout=layout,
         labels=stream.labels(),
         kernel_counts=np.array(stream.kernel_counts, np.int32).reshape(-1, machine.groups, machine.pes_per_group),

@@ -1,22 +1,25 @@
 """The instructions of a program while it is being written.
 
-A large network has hundreds of thousands of instructions, most of which repeat an earlier one but for their waits and a few
-fields. So an instruction is a *template* (encoded once) and what differs; the bytes are put together at the end.
+A large network has millions of instructions, most of which repeat an earlier one but for their waits and a few fields. So an
+instruction is a *template* (kept once) and what differs; `ComposedCode` puts them together.
 """
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import chain, repeat
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fixgrad.compiler.packing import encode_columns, merge_column
+from fixgrad.compiler.code import ComposedCode
 from fixgrad.compiler.resources import Waits
-from fixgrad.machine.instructions import BY_NAME, INSTRUCTION_BYTES, Unit
+from fixgrad.machine.instructions import BY_NAME, Unit
 
 Ints = NDArray[np.int64]
-_WAITS = ("wait_load", "wait_compute", "wait_post", "wait_update")
+#: Types of stored fields, the narrowest first.
+_WIDTHS = (np.int8, np.int16, np.int32)
 
 
 class Label(NamedTuple):
@@ -46,6 +49,21 @@ class Template:
 
 
 @dataclass(slots=True)
+class _Added:
+    """What uses add to fields that their templates leave at 0: the numbers of the uses, and their values one after the other."""
+
+    uses: "array[int]" = field(default_factory=lambda: array("i"))
+    values: "array[int]" = field(default_factory=lambda: array("q"))
+
+
+class _Columns(NamedTuple):
+    """Templates that were made together, and the fields of their instructions."""
+
+    numbers: range
+    fields: Mapping[str, NDArray[Any]]
+
+
+@dataclass(slots=True)
 class InstructionStream:
     """Instructions in program order, and what only the timing model needs to know of them.
 
@@ -57,11 +75,11 @@ class InstructionStream:
     kernel_counts: list[Ints] = field(default_factory=list)
     taps: list[tuple[int, ...]] = field(default_factory=list)
     _templates: list[Template] = field(default_factory=list)
-    _columns: dict[str, list[tuple[list[int], Mapping[str, Ints]]]] = field(default_factory=dict)
+    _columns: dict[str, list[_Columns]] = field(default_factory=dict)
     _rows: dict[str, list[tuple[int, Mapping[str, int]]]] = field(default_factory=dict)
-    _uses: list[int] = field(default_factory=list)
-    _waits: list[Waits] = field(default_factory=list)
-    _added: dict[str, list[tuple[int, Mapping[str, int]]]] = field(default_factory=dict)
+    _uses: "array[int]" = field(default_factory=lambda: array("i"))
+    _waits: "array[int]" = field(default_factory=lambda: array("i"))
+    _added: dict[str, dict[tuple[str, ...], _Added]] = field(default_factory=dict)
     _issued: dict[Unit, int] = field(default_factory=lambda: dict.fromkeys(Unit, 0))
 
     def template(self, name: str, label: Label, layer: int, fields: Mapping[str, int]) -> Template:
@@ -74,9 +92,11 @@ class InstructionStream:
         self, name: str, label: Label, layer: int, columns: Mapping[str, Ints], counts: Sequence[int]
     ) -> list[Template]:
         """Several templates at once, of `counts` instructions each, from columns of all of them."""
+        first = len(self._templates)
         made = [self._new(name, label, count) for count in counts]
         full = {**columns, "layer": np.full(sum(counts), layer)}
-        self._columns.setdefault(name, []).append(([template.number for template in made], full))
+        stored = {item: _narrow(values) for item, values in full.items()}
+        self._columns.setdefault(name, []).append(_Columns(range(first, first + len(made)), stored))
         return made
 
     def _new(self, name: str, label: Label, count: int) -> Template:
@@ -89,15 +109,21 @@ class InstructionStream:
 
         Args:
             waits: of all of them.
-            added: fields that the template left at 0, for a template of one instruction.
+            added: fields of all of them that the template left at 0.
 
         Returns:
             The number of the last of them in its unit, from 1: what others wait for.
         """
         if added:
-            self._added.setdefault(template.name, []).append((len(self._uses), added))
+            kinds = self._added.setdefault(template.name, {})
+            names = tuple(added)
+            found = kinds.get(names)
+            if found is None:
+                found = kinds[names] = _Added()
+            found.uses.append(len(self._uses))
+            found.values.extend(added.values())
         self._uses.append(template.number)
-        self._waits.append(waits)
+        self._waits.extend(waits)
         self._issued[template.unit] += template.count
         return self._issued[template.unit]
 
@@ -109,40 +135,63 @@ class InstructionStream:
         """Instructions of a unit so far."""
         return self._issued[unit]
 
-    def encode(self) -> NDArray[np.uint8]:
-        """The program's bytes, [instructions, 128]."""
-        sizes = np.array([template.count for template in self._templates])
-        places = np.cumsum(sizes) - sizes
-        counts = sizes[self._uses]
-        starts = np.cumsum(counts) - counts
-        rows = np.repeat(places[self._uses] - starts, counts) + np.arange(counts.sum())
-        encoded: NDArray[np.uint8] = self._encode_templates(sizes, places)[rows]
-        waits = np.repeat(np.array(self._waits, np.int64).reshape(-1, len(_WAITS)), counts, axis=0)
-        for number, name in enumerate(_WAITS):
-            merge_column("HALT", name, encoded, slice(None), waits[:, number])
-        for name, uses in self._added.items():
-            positions = starts[[use for use, _ in uses]]
-            for item in {key for _, added in uses for key in added}:
-                values = np.fromiter((added.get(item, 0) for _, added in uses), np.int64, len(uses))
-                merge_column(name, item, encoded, positions, values)
-        return encoded
+    def code(self) -> ComposedCode:
+        """What has been written.
 
-    def _encode_templates(self, sizes: Ints, places: Ints) -> NDArray[np.uint8]:
-        encoded = np.zeros((int(sizes.sum()), INSTRUCTION_BYTES), np.uint8)
-        for name, rows in self._rows.items():
-            single = {
-                item: np.fromiter((fields.get(item, 0) for _, fields in rows), np.int64, len(rows))
-                for item in {key for _, fields in rows for key in fields}
-            }
-            encoded[places[[number for number, _ in rows]]] = encode_columns(name, single, len(rows))
-        for name, batches in self._columns.items():
-            for numbers, columns in batches:
-                first = places[numbers[0]]
-                count = int(sizes[numbers].sum())
-                encoded[first : first + count] = encode_columns(name, columns, count)
-        return encoded
+        Raises:
+            InstructionError: a value does not fit its field.
+        """
+        templates, places, fields = self._templates, np.zeros(len(self._templates), np.int64), {}
+        sizes = np.array([template.count for template in templates], np.int64)
+        for name in {**self._rows, **self._columns}:
+            fields[name] = self._joined(name, sizes, places)
+        added: dict[str, list[tuple[str, NDArray[np.int32], Ints]]] = {}
+        for name, kinds in self._added.items():
+            for names, items in kinds.items():
+                uses, values = np.array(items.uses, np.int32), np.array(items.values, np.int64).reshape(-1, len(names))
+                added.setdefault(name, []).extend((item, uses, values[:, place]) for place, item in enumerate(names))
+        return ComposedCode(
+            np.array([BY_NAME[template.name].opcode for template in templates], np.uint8),
+            sizes,
+            places,
+            fields,
+            np.array(self._uses, np.int32),
+            np.array(self._waits, np.int32).reshape(-1, len(Waits._fields)),
+            added,
+        )
+
+    def _joined(self, name: str, sizes: Ints, places: Ints) -> dict[str, NDArray[Any]]:
+        """The fields of all templates of a kind, one behind the other, whose places are noted in `places`."""
+        rows, batches = self._rows.get(name, []), self._columns.get(name, [])
+        places[[number for number, _ in rows]] = np.arange(len(rows))
+        at, parts = len(rows), list[tuple[int, Mapping[str, NDArray[Any]]]]()
+        if rows:
+            names = {item for _, fields in rows for item in fields}
+            single = {item: np.fromiter((fields.get(item, 0) for _, fields in rows), np.int64, len(rows)) for item in names}
+            parts.append((len(rows), single))
+        for numbers, columns in batches:
+            counts = sizes[numbers.start : numbers.stop]
+            places[numbers.start : numbers.stop] = at + np.cumsum(counts) - counts
+            parts.append((int(counts.sum()), columns))
+            at += int(counts.sum())
+        wanted = {item for _, columns in parts for item in columns}
+        return {
+            item: np.concatenate([columns.get(item, np.zeros(count, np.int8)) for count, columns in parts]) for item in wanted
+        }
 
     def labels(self) -> tuple[Label, ...]:
         """The label of each instruction."""
-        templates = self._templates
-        return tuple(templates[use].label for use in self._uses for _ in range(templates[use].count))
+        used = [self._templates[number] for number in self._uses]
+        return tuple(chain.from_iterable(repeat(template.label, template.count) for template in used))
+
+
+def _narrow(values: NDArray[Any]) -> NDArray[Any]:
+    """The values in the narrowest type that holds them."""
+    if not values.size:
+        return values.astype(np.int8)
+    low, high = int(values.min()), int(values.max())
+    for width in _WIDTHS:
+        limits = np.iinfo(width)
+        if limits.min <= low and high <= limits.max:
+            return values.astype(width)
+    return values

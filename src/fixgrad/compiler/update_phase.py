@@ -4,16 +4,20 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fixgrad.compiler.context import ALL_PES, Context
 from fixgrad.compiler.kernels import Runs
 from fixgrad.compiler.layout import BIAS_BYTES, ELEMENT_BYTES, stored_bytes
 from fixgrad.compiler.resources import Waits
 from fixgrad.compiler.stages import Stage
-from fixgrad.compiler.stream import Label
+from fixgrad.compiler.stream import Label, Template
 from fixgrad.compiler.tiling import Split
 from fixgrad.machine.instructions import Unit
 from fixgrad.network import Recipe
 
+Ints = NDArray[np.int64]
 #: Rounds of UPDATEs (one for each group) that are issued behind a chunk. More would fill the queues in front of the groups'
 #: update units, and what stands behind them in the program could not be dispatched.
 ROUNDS_PER_CHUNK = 4
@@ -49,7 +53,7 @@ class Updates:
     stage: Stage
     split: Split
     recipe: Recipe
-    _rounds: deque[tuple[Waits, list[dict[str, int]]]] = field(default_factory=deque)
+    _rounds: deque[tuple[Waits, Template]] = field(default_factory=deque)
 
     def collect(self, runs: Runs, base: int) -> Waits:
         """Take the updates of a tile whose COMPUTEs have been issued; returns what will have freed its gradients.
@@ -57,45 +61,51 @@ class Updates:
         Args:
             base: first gradient of the tile in the gradient memories.
         """
-        by_group: list[list[Update]] = [[] for _ in range(self.context.machine.groups)]
+        groups = self.context.machine.groups
+        by_group: list[list[Update]] = [[] for _ in range(groups)]
         for update in updates_of(runs):
             by_group[update.queue // self.split.channels].append(update)
+        none, rounds = Update(0, 0, 0, 0), max(map(len, by_group))
+        listed = [queue[position] if position < len(queue) else none for position in range(rounds) for queue in by_group]
+        columns = np.array(listed, np.int64).reshape(-1, len(none))
+        fields = {"group": np.tile(np.arange(groups), rounds), **self._fields(columns, base)}
+        templates = self.context.stream.templates("UPDATE", self._label, self.stage.index, fields, [groups] * rounds)
         waits = Waits(compute=self.context.stream.issued(Unit.COMPUTE))
-        for position in range(max(map(len, by_group))):
-            fields = [
-                {"group": group} | (self._fields(queue[position], base) if position < len(queue) else {})
-                for group, queue in enumerate(by_group)
-            ]
-            self._rounds.append((waits, fields))
+        self._rounds.extend((waits, template) for template in templates)
         return Waits(update=self.context.updates() + len(self._rounds))
+
+    @property
+    def _label(self) -> Label:
+        return Label(self.stage.name, "update")
 
     def issue(self, rounds: int | None = None) -> None:
         """Emit some rounds, or all that are left."""
-        label = Label(self.stage.name, "update")
         for _ in range(len(self._rounds) if rounds is None else min(rounds, len(self._rounds))):
-            param, loaded = self.context.use_param(f"update/{self.stage.name}.weight", label)
-            waits, round_fields = self._rounds.popleft()
-            for fields in round_fields:
-                self.context.stream.emit("UPDATE", label, self.stage.index, waits.join(loaded), {"param": param, **fields})
+            param, loaded = self.context.use_param(f"update/{self.stage.name}.weight", self._label)
+            waits, template = self._rounds.popleft()
+            self.context.stream.use(template, waits.join(loaded), {"param": param})
 
-    def _fields(self, update: Update, base: int) -> dict[str, int]:
+    def _fields(self, updates: Ints, base: int) -> dict[str, Ints]:
+        """Fields of updates, rows of `Update`; those without kernels, which only complete, leave all of them 0."""
+        queue, start, kernels, gradient = updates.T
         stage, layout, recipe = self.stage, self.context.layout, self.recipe
         name, taps = stage.name, stage.taps
         wide, momentum = stored_bytes(recipe.stored_bits), stored_bytes(recipe.momentum_bits)
-        return {
-            "pe": update.queue % self.split.channels if self.split.channels > 1 else ALL_PES,
-            "gradient_base": base + update.gradient * taps,
-            "count": update.kernels * taps,
-            "stored": layout.address(f"stored/{name}") + wide * taps * update.start,
-            "momentum": layout.address(f"momentum/{name}") + momentum * taps * update.start,
-            "operand": layout.address(f"operand/{name}") + taps * update.start,
-            "element": layout.address(f"element/{name}") + ELEMENT_BYTES * update.start,
+        fields = {
+            "pe": queue % self.split.channels if self.split.channels > 1 else ALL_PES,
+            "gradient_base": base + gradient * taps,
+            "count": kernels * taps,
+            "stored": layout.address(f"stored/{name}") + wide * taps * start,
+            "momentum": layout.address(f"momentum/{name}") + momentum * taps * start,
+            "operand": layout.address(f"operand/{name}") + taps * start,
+            "element": layout.address(f"element/{name}") + ELEMENT_BYTES * start,
             "taps": taps,
             "stored_bytes": wide,
             "momentum_bytes": momentum,
             "operands": 1,
             "statistics": layout.registers[f"update/{name}.weight"],
         }
+        return {item: np.where(kernels > 0, values, 0) for item, values in fields.items()}
 
 
 def update_biases(context: Context, stage: Stage) -> None:

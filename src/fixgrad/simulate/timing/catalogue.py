@@ -93,7 +93,7 @@ class Catalogue:
             first = self._parts.size
             self._append(self._interleaving.bundle_transfers(asked), (0, asked.requests, asked.bytes))
             return Asked(first, first + 1, 0)
-        assert type(asked) is not Bundle
+        assert not isinstance(asked, Bundle)
         region = asked.region if isinstance(asked, RegionRequest) else asked
         limit = asked.limit if isinstance(asked, RegionRequest) else 0
         period = self._period(limit)

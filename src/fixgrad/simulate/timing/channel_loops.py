@@ -37,7 +37,6 @@ from fixgrad.simulate.timing.channel_state import (
     TURNAROUNDS,
     WRITES_IN_TURN,
     Channels,
-    Integers,
     LoadState,
     Traffic,
 )
