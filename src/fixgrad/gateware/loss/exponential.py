@@ -1,6 +1,7 @@
 """exp(-distance) of fixed-point numbers as a power of two: a product, a table of 256 entries, a shift."""
 
 from dataclasses import dataclass
+from math import e, log2
 
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
@@ -38,6 +39,15 @@ class ExponentialTable:
             raise ValueError(f"the table has {len(self.powers)} powers: give 256 of {POWER_BITS} bits")
         if not 0 < self.log2_e < 1 << 15:
             raise ValueError(f"log2_e is {self.log2_e}: give 15 bits")
+
+
+#: The table of the definition: log2(e) with 14 fractional bits; powers below 2**-24 are zero.
+EXPONENTIAL_TABLE = ExponentialTable(
+    log2_e=round(log2(e) * (1 << 14)),
+    log2_e_frac=14,
+    powers=tuple(round(2.0 ** (POWER_BITS - 1 - index / (1 << _INDEX_BITS))) for index in range(1 << _INDEX_BITS)),
+    deepest=24,
+)
 
 
 class Exponential(wiring.Component):

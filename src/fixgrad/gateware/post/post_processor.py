@@ -78,6 +78,11 @@ class PostProcessor(wiring.Component):
             }
         )
 
+    @property
+    def shape(self) -> int:
+        """What tells it from other post-processors: see `fixgrad.gateware.pe.sharing`."""
+        return self.lanes
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         word, accepted = self.words.payload, Signal()
