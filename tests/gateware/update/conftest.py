@@ -48,14 +48,14 @@ class UpdateChip(wiring.Component):
         self.unit = Update(machine)
         engines = len(self.unit.clusters)
         self.interconnect = Interconnect(self.unit.clusters[0].ports, engines, engines)
-        self.table = StepTable(machine, machine.groups)
+        self.table = StepTable(machine, self.unit.lanes)
         unit, groups = self.unit.signature.members, machine.groups
         super().__init__(
             {
                 "m_axi": self.interconnect.signature.members["m_axi"],
                 **{name: unit[name] for name in ("instructions", "base", "limit", "stop", "quiet", "activity")},
                 "table_write": self.table.signature.members["write"],
-                "report": Out(stream.Signature(RANGE_REPORT)).array(groups),
+                "report": Out(stream.Signature(RANGE_REPORT)).array(self.unit.lanes),
                 "done": Out(stream.Signature(1)).array(groups),
                 "fault": Out(stream.Signature(UNIT_FAULT)),
                 "updates": Out(groups),
@@ -73,10 +73,11 @@ class UpdateChip(wiring.Component):
             for ports, engine in zip(getattr(unit, f"{name}_ports"), engines, strict=True):
                 for port, channel in zip(ports, engine, strict=True):
                     wiring.connect(m, port, channel)
+        for lane in range(unit.lanes):
+            connect_payload(m, unit.report[lane], self.report[lane])
+            wiring.connect(m, unit.table[lane], table.readers[lane])
         for group in range(self.machine.groups):
             connect_payload(m, self.instructions[group], unit.instructions[group])
-            connect_payload(m, unit.report[group], self.report[group])
-            wiring.connect(m, unit.table[group], table.readers[group])
             m.d.comb += self.done[group].valid.eq(unit.done[group])
             m.d.comb += self.updates[group].eq(unit.take_gradient[group].any())
             for pe, to in enumerate(unit.gradients[group]):
@@ -129,7 +130,7 @@ class UpdateBench:
             )
         groups = range(machine.groups)
         self.instructions = [bench.source(f"instructions_{group}", self.hostility) for group in groups]
-        self.reports = [bench.sink(f"report_{group}", self.hostility) for group in groups]
+        self.reports = [bench.sink(f"report_{lane}", self.hostility) for lane in range(self.chip.unit.lanes)]
         self.dones = [bench.sink(f"done_{group}") for group in groups]
         self.faults = bench.sink("fault")
         bench.set("limit", MEMORY_BYTES)
@@ -181,11 +182,11 @@ class UpdateBench:
         return found
 
 
-#: Machines whose memory differs: one engine and channel; three groups on two channels; an engine a group.
+#: Machines whose memory differs: one lane and channel; two lanes, one of them of one group, on two channels; an engine a lane.
 MACHINES = {
     "tiny": TINY,
     "wide": TINY.with_changes(name="wide", groups=3, memory=Memory("ddr4_2400", 2, 256, 32, 1 << 26)),
-    "narrow": TINY.with_changes(name="narrow", pes_per_group=1, memory=ECP5_85F.memory),
+    "narrow": TINY.with_changes(name="narrow", groups=4, pes_per_group=1, memory=ECP5_85F.memory),
 }
 MakeBench = Callable[..., UpdateBench]
 

@@ -1,4 +1,4 @@
-"""Words into beats, for one group."""
+"""Words into beats, for one lane."""
 
 from amaranth.hdl import Array, Module, Signal
 from amaranth.lib import stream, wiring
@@ -7,12 +7,12 @@ from amaranth.lib.wiring import In, Out
 from fixgrad.gateware.axi.streams import Fifo, connect_payload
 from fixgrad.gateware.update.shape import TENSORS, UpdateShape
 
-#: Blocks of a group that wait to be assembled.
+#: Blocks of a lane that wait to be assembled.
 RUNS = 4
 
 
 class BeatAssembler(wiring.Component):
-    """A word a cycle; a beat that is complete waits beside the one at hand until the engine comes to its group.
+    """A word a cycle; a beat that is complete waits beside the one at hand until the engine comes to its lane.
 
     Members:
         runs: in, stream: words of blocks; all of them are here.

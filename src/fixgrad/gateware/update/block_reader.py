@@ -1,4 +1,4 @@
-"""Reads the blocks of all streams; hands their beats to the groups."""
+"""Reads the blocks of all streams; hands their beats to the lanes."""
 
 from amaranth.hdl import Array, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
@@ -25,7 +25,7 @@ class BlockReader(wiring.Component):
 
     Members:
         blocks: in, stream; whoever asks has room for all words of the block.
-        o: out, array, for each group a stream of beats.
+        o: out, array, for each lane a stream of beats.
         base, limit, stop: see `BurstSplitter`; a block that does not lie in [base, limit) is dropped with a fault.
         fault: out, stream: such a block, or a burst that the memory answered with an error.
         quiet: out: no burst is outstanding.
@@ -38,7 +38,7 @@ class BlockReader(wiring.Component):
         super().__init__(
             {
                 "blocks": In(stream.Signature(shape.block())),
-                "o": Out(stream.Signature(shape.beat())).array(shape.groups),
+                "o": Out(stream.Signature(shape.beat())).array(shape.lanes),
                 "base": In(ports.address_bits),
                 "limit": In(ports.address_bits + 1),
                 "stop": In(1),
@@ -105,13 +105,13 @@ class BlockReader(wiring.Component):
         return Array(rooms)
 
     def _hand_over(self, m: Module, order: Fifo, refused: Value) -> None:
-        """Beats in the order of the blocks to their groups; errors become faults."""
+        """Beats in the order of the blocks to their lanes; errors become faults."""
         shape, ports, block = self.shape, self.shape.ports, order.o.payload.block
         word = shape.word_bytes.bit_length() - 1
         begins, moves, has_beat = Signal(init=1), Signal(), Signal()
         beat = Signal(self._beats[0].payload.shape())
         out = Signal(shape.beat())
-        group, tensor = block.stream[: shape.group_bits], block.stream[shape.group_bits :]
+        lane, tensor = block.stream[: shape.lane_bits], block.stream[shape.lane_bits :]
         last_byte = Signal(ports.offset_bits)
         with m.Switch(order.o.payload.channel):
             for index, of_channel in enumerate(self._beats):
@@ -132,7 +132,7 @@ class BlockReader(wiring.Component):
         with m.If(moves):
             m.d.sync += begins.eq(beat.last)
         for number, to in enumerate(self.o):
-            mine = group == number if shape.groups > 1 else Value.cast(1)
+            mine = lane == number if shape.lanes > 1 else Value.cast(1)
             m.d.comb += [Value.cast(to.payload).eq(Value.cast(out)), to.valid.eq(has_beat & mine)]
             with m.If(has_beat & mine & to.ready):
                 m.d.comb += moves.eq(1)

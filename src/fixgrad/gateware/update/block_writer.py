@@ -25,7 +25,7 @@ class BlockWriter(wiring.Component):
 
     Members:
         blocks: in, stream; all words of a block are here.
-        runs: out, array, for each group a stream of what it is to assemble. beats: in, array, what it has assembled.
+        runs: out, array, for each lane a stream of what it is to assemble. beats: in, array, what it has assembled.
         base, limit, stop: see `BurstSplitter`; a block that does not lie in [base, limit) is dropped with a fault.
         fault: out, stream: such a block, or a burst that the memory answered with an error.
         done: out, a bit for each stream: a transfer of it has been acknowledged.
@@ -39,8 +39,8 @@ class BlockWriter(wiring.Component):
         super().__init__(
             {
                 "blocks": In(stream.Signature(shape.block())),
-                "runs": Out(stream.Signature(shape.run())).array(shape.groups),
-                "beats": In(stream.Signature(8 * ports.port_bytes)).array(shape.groups),
+                "runs": Out(stream.Signature(shape.run())).array(shape.lanes),
+                "beats": In(stream.Signature(8 * ports.port_bytes)).array(shape.lanes),
                 "base": In(ports.address_bits),
                 "limit": In(ports.address_bits + 1),
                 "stop": In(1),
@@ -59,20 +59,20 @@ class BlockWriter(wiring.Component):
         wide = replace(ports, address_bits=ports.address_bits + INDEX_BITS)
         burst = burst_layout(wide)
         ends = dict.fromkeys(("first", "last_byte"), ports.offset_bits)
-        awaited = data.StructLayout({"group": range(max(shape.groups, 2)), "beats": 8, **ends})
+        awaited = data.StructLayout({"lane": range(max(shape.lanes, 2)), "beats": 8, **ends})
         m.submodules.awaited = order = Fifo(awaited, BLOCKS)
         m.submodules.bursts = bursts = Fifo(burst, BLOCKS)
         m.submodules.sender = sender = BurstSender(ports, BEATS, BURSTS, burst)
         m.submodules.ends = transfers = Fifo(shape.stream_bits, BLOCKS + BURSTS)
         inside, takes, room = Signal(), Signal(), Signal()
-        group, last_byte = block.stream[: shape.group_bits], Signal(ports.address_bits)
+        lane, last_byte = block.stream[: shape.lane_bits], Signal(ports.address_bits)
         m.d.comb += [
             inside.eq(is_inside(block, self.base, self.limit)),
             last_byte.eq(block.address[: shape.block_bits] + block.length - 1),
             self.blocks.ready.eq(~self.stop & (~inside | room)),
             takes.eq(self.blocks.valid & self.blocks.ready & inside),
             order.i.valid.eq(takes),
-            order.i.payload.group.eq(group),
+            order.i.payload.lane.eq(lane),
             order.i.payload.beats.eq((last_byte >> shift) - (block.address[: shape.block_bits] >> shift)),
             order.i.payload.first.eq(block.address[:shift]),
             order.i.payload.last_byte.eq(last_byte[:shift]),
@@ -85,12 +85,12 @@ class BlockWriter(wiring.Component):
         ]
         free = Signal()
         for number, runs in enumerate(self.runs):
-            mine = group == number if shape.groups > 1 else Value.cast(1)
+            mine = lane == number if shape.lanes > 1 else Value.cast(1)
             with m.If(mine):
                 m.d.comb += free.eq(runs.ready)
             m.d.comb += [
                 runs.valid.eq(takes & mine),
-                runs.payload.tensor.eq(block.stream[shape.group_bits :]),
+                runs.payload.tensor.eq(block.stream[shape.lane_bits :]),
                 runs.payload.first.eq(block.address[word:shift]),
                 runs.payload.words.eq(block.words),
             ]
@@ -108,7 +108,7 @@ class BlockWriter(wiring.Component):
         return m
 
     def _collect(self, m: Module, order: Fifo, sender: BurstSender) -> None:
-        """Beats of the groups in the order of the blocks, with their strobes."""
+        """Beats of the lanes in the order of the blocks, with their strobes."""
         port_bytes, block = self.shape.ports.port_bytes, order.o.payload
         begins, ends, moves, count = Signal(init=1), Signal(), Signal(), Signal(8)
         before, until = Signal(port_bytes), Signal(port_bytes)
@@ -121,13 +121,14 @@ class BlockWriter(wiring.Component):
             moves.eq(out.valid & out.ready),
             order.o.ready.eq(moves & ends),
         ]
-        for number, beat in enumerate(self.beats):
-            with m.If(block.group == number):
-                m.d.comb += [
-                    out.payload.data.eq(beat.payload),
-                    out.valid.eq(beat.valid & order.o.valid),
-                    beat.ready.eq(order.o.valid & out.ready),
-                ]
+        with m.Switch(block.lane):
+            for number, beat in enumerate(self.beats):
+                with m.Case(number):
+                    m.d.comb += [
+                        out.payload.data.eq(beat.payload),
+                        out.valid.eq(beat.valid & order.o.valid),
+                        beat.ready.eq(order.o.valid & out.ready),
+                    ]
         with m.If(moves):
             m.d.sync += [count.eq(Mux(ends, 0, count + 1)), begins.eq(ends)]
 

@@ -1,6 +1,8 @@
-"""Some groups and the memory engine that they share."""
+"""Some lanes and the memory engine that they share."""
 
-from amaranth.hdl import Cat, Module, Value
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Value, ValueLike
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,28 +13,39 @@ from fixgrad.gateware.pe.sharing import shared
 from fixgrad.gateware.update.block_cutter import BlockCutter
 from fixgrad.gateware.update.block_reader import BlockReader
 from fixgrad.gateware.update.block_writer import BlockWriter
-from fixgrad.gateware.update.group import UpdateGroup
+from fixgrad.gateware.update.lane import UpdateLane
 from fixgrad.gateware.update.shape import TENSORS, UpdateShape
 from fixgrad.machine import Machine
 
-#: Members of a group's unit that its cluster passes on, array by array.
-_INTERFACES = ("instructions", "table", "report")
-OF_GROUP = (*_INTERFACES, "done", "busy", "memory", "blocked", "take_gradient", "gradient_address")
+#: Members of a lane that its cluster passes on, array by array.
+OF_LANE = ("instructions", "table", "report", "done", "busy", "memory", "blocked")
+OF_LANE += ("take_gradient", "gradient_address", "gradients")
+
+
+def pass_on(m: Module, outer: Any, inner: Any, *, is_input: bool = False) -> None:
+    """Connects a member of a component with the same member of one of its parts: an interface, a value, or an array of those."""
+    if isinstance(outer, list | tuple):
+        for one, other in zip(outer, inner, strict=True):
+            pass_on(m, one, other, is_input=is_input)
+    elif isinstance(outer, ValueLike):
+        to, value = (inner, outer) if is_input else (outer, inner)
+        m.d.comb += Value.cast(to).eq(Value.cast(value))
+    else:
+        wiring.connect(m, wiring.flipped(outer), inner)
 
 
 class UpdateCluster(wiring.Component):
-    """Members, to the machine: as of `UpdateGroup`, arrays over the groups. Members, to the memory: as of `Update`, with one
+    """Members, to the machine: as of `UpdateLane`, arrays over the lanes. Members, to the memory: as of `Update`, with one
     engine: base, limit, stop, quiet, fault, read_port, write_port."""
 
     def __init__(self, machine: Machine, shape: UpdateShape) -> None:
         self.machine, self.shape = machine, shape
-        ports, count = shape.ports, shape.groups
-        self.groups = [UpdateGroup(machine, shape) for _ in range(count)]
-        of_group = {name: self.groups[0].signature.members[name].array(count) for name in OF_GROUP}
+        ports, count = shape.ports, shape.lanes
+        self.lanes = [UpdateLane(machine, shape) for _ in range(count)]
+        of_lane = {name: self.lanes[0].signature.members[name].array(count) for name in OF_LANE}
         super().__init__(
             {
-                **of_group,
-                "gradients": In(32).array(count, machine.pes_per_group),
+                **of_lane,
                 "base": In(ports.address_bits),
                 "limit": In(ports.address_bits + 1),
                 "stop": In(1),
@@ -47,44 +60,38 @@ class UpdateCluster(wiring.Component):
         m = Module()
         m.submodules.reader = reader = BlockReader(self.shape)
         m.submodules.writer = writer = BlockWriter(self.shape)
-        for number, group in enumerate(self.groups):
-            m.submodules[f"group_{number}"] = shared(group, platform)
-            for name in OF_GROUP:
-                mine, inner = getattr(self, name)[number], getattr(group, name)
-                if name in _INTERFACES:
-                    wiring.connect(m, wiring.flipped(mine), inner)
-                else:
-                    m.d.comb += mine.eq(inner)
-            for mine, inner in zip(self.gradients[number], group.gradients, strict=True):
-                m.d.comb += inner.eq(mine)
-            connect_payload(m, reader.o[number], group.beats_read)
-            connect_payload(m, writer.runs[number], group.runs)
-            connect_payload(m, group.beats_written, writer.beats[number])
+        for number, lane in enumerate(self.lanes):
+            m.submodules[f"lane_{number}"] = shared(lane, platform)
+            for name in OF_LANE:
+                pass_on(m, getattr(self, name)[number], getattr(lane, name), is_input=name == "gradients")
+            connect_payload(m, reader.o[number], lane.beats_read)
+            connect_payload(m, writer.runs[number], lane.runs)
+            connect_payload(m, lane.beats_written, writer.beats[number])
         read_cut = self._cut(m, "reads", reader.blocks)
         write_cut = self._cut(m, "writes", writer.blocks)
-        for number, group in enumerate(self.groups):
+        for number, lane in enumerate(self.lanes):
             streams = [self.shape.stream(number, tensor) for tensor in range(TENSORS)]
             m.d.comb += [
-                group.words.eq(read_cut.words),
-                group.read_cut.eq(Cat(read_cut.valid & (read_cut.stream == each) for each in streams)),
-                group.write_cut.eq(Cat(write_cut.valid & (write_cut.stream == each) for each in streams)),
-                group.written.eq(Cat(writer.done[each] for each in streams)),
+                lane.words.eq(read_cut.words),
+                lane.read_cut.eq(Cat(read_cut.valid & (read_cut.stream == each) for each in streams)),
+                lane.write_cut.eq(Cat(write_cut.valid & (write_cut.stream == each) for each in streams)),
+                lane.written.eq(Cat(writer.done[each] for each in streams)),
             ]
         self._memory(m, reader, writer)
         return m
 
     def _cut(self, m: Module, name: str, blocks: stream.Interface) -> Value:
-        """Transfers of all groups into blocks; returns what is cut in this cycle."""
+        """Transfers of all lanes into blocks; returns what is cut in this cycle."""
         shape = self.shape
         m.submodules[f"{name}_cutter"] = cutter = BlockCutter(shape)
-        m.submodules[f"{name}_turn"] = turn = Arbiter(shape.transfer(), shape.groups)
-        for number, (group, i) in enumerate(zip(self.groups, turn.i, strict=True)):
-            asked, may = getattr(group, name), getattr(group, f"may_{name[:-1]}")
+        m.submodules[f"{name}_turn"] = turn = Arbiter(shape.transfer(), shape.lanes)
+        for number, (lane, i) in enumerate(zip(self.lanes, turn.i, strict=True)):
+            asked, may = getattr(lane, name), getattr(lane, f"may_{name[:-1]}")
             m.d.comb += [
                 i.valid.eq(asked.valid),
                 asked.ready.eq(i.ready),
                 *(i.payload[field].eq(asked.payload[field]) for field in ("address", "length", "index")),
-                i.payload.stream.eq((asked.payload.tensor << shape.group_bits) | number),
+                i.payload.stream.eq((asked.payload.tensor << shape.lane_bits) | number),
             ]
             m.d.comb += [cutter.may[shape.stream(number, tensor)].eq(may[tensor]) for tensor in range(TENSORS)]
         connect_payload(m, turn.o, cutter.open)

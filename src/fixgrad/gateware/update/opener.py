@@ -1,4 +1,4 @@
-"""Takes a group's UPDATEs: reads the entry of the step table, asks for what is to be read, passes the rest on."""
+"""Takes a lane's UPDATEs: reads the entry of the step table, asks for what is to be read, passes the rest on."""
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
@@ -11,10 +11,15 @@ from fixgrad.gateware.update.update_unit import SETTING
 from fixgrad.machine.instructions import Unit
 
 
-def group_transfer(shape: UpdateShape) -> data.StructLayout:
-    """A transfer of a group: `tensor`, and the rest as in `UpdateShape.transfer`."""
+def lane_transfer(shape: UpdateShape) -> data.StructLayout:
+    """A transfer of a lane: `tensor`, and the rest as in `UpdateShape.transfer`."""
     members = {name: member.shape for name, member in shape.transfer() if name != "stream"}
     return data.StructLayout({"tensor": range(TENSORS), **members})
+
+
+def ends_layout(shape: UpdateShape) -> data.StructLayout:
+    """What must come before an UPDATE is complete: see `Opener`."""
+    return data.StructLayout({"source": range(max(shape.sources, 2)), "needed": TENSORS + 1})
 
 
 def bytes_of(count: Value, size: Value) -> Value:
@@ -28,12 +33,12 @@ class Opener(wiring.Component):
     The entry of the step table is kept while an UPDATE that uses it is under way; another one waits until none is.
 
     Members:
-        instructions: in, stream; taken when all its reads have been asked for.
+        instructions: in, stream; taken when all its reads have been asked for. source: in, with it: whose it is.
         table: out, see `TableRead`. setting: out, the entry, steady while an UPDATE is under way.
         idle: in: no UPDATE that was taken is under way.
         transfers: out, stream: what to read.
         walks, packings, writings, ends: out, streams: for the stages behind. ends: what must come before an UPDATE is complete,
-            a bit for the transfers of each tensor, and one for the report.
+            a bit for the transfers of each tensor, and one for the report; and whose it is.
         works: out: an instruction is at hand.
     """
 
@@ -42,14 +47,15 @@ class Opener(wiring.Component):
         super().__init__(
             {
                 "instructions": In(stream.Signature(issued_layout(Unit.UPDATE))),
+                "source": In(range(max(shape.sources, 2))),
                 "table": Out(TableRead()),
                 "setting": Out(SETTING),
                 "idle": In(1),
-                "transfers": Out(stream.Signature(group_transfer(shape))),
+                "transfers": Out(stream.Signature(lane_transfer(shape))),
                 "walks": Out(stream.Signature(shape.walk())),
                 "packings": Out(stream.Signature(shape.packing())),
                 "writings": Out(stream.Signature(shape.writing())),
-                "ends": Out(stream.Signature(TENSORS + 1)),
+                "ends": Out(stream.Signature(ends_layout(shape))),
                 "works": Out(1),
             }
         )
@@ -128,15 +134,17 @@ class Opener(wiring.Component):
             out = getattr(self, name)
             m.d.comb += out.valid.eq(self.instructions.ready)
             names = {name for name, _ in out.payload.shape()}
-            m.d.comb += [out.payload[name].eq(update[name]) for name in names - {"skip", "places", "index"}]
+            m.d.comb += [out.payload[name].eq(update[name]) for name in names - {"skip", "places", "index", "source"}]
         m.d.comb += [
             self.writings.payload.index.eq(self.instructions.payload.index),
+            self.walks.payload.source.eq(self.source),
+            self.ends.payload.source.eq(self.source),
             *(self.walks.payload.skip[t].eq(place[: (shape.word_bytes - 1).bit_length()]) for t, place in places.items()),
         ]
         places[ELEMENT] = update.operand
         m.d.comb += [self.packings.payload.places[t].eq(place[: shape.block_bits]) for t, place in places.items()]
         needed = Cat(1, 1, update.operands, update.from_memory, 1)
-        m.d.comb += [self.ends.valid.eq(self.instructions.ready), self.ends.payload.eq(Mux(update.count != 0, needed, 0))]
+        m.d.comb += [self.ends.valid.eq(self.instructions.ready), self.ends.payload.needed.eq(Mux(update.count != 0, needed, 0))]
 
 
 class WriteOpener(wiring.Component):
@@ -151,7 +159,7 @@ class WriteOpener(wiring.Component):
         super().__init__(
             {
                 "writings": In(stream.Signature(shape.writing())),
-                "transfers": Out(stream.Signature(group_transfer(shape))),
+                "transfers": Out(stream.Signature(lane_transfer(shape))),
             }
         )
 

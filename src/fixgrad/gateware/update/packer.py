@@ -1,12 +1,11 @@
 """Elements of one tensor into words."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from fixgrad.gateware.axi.streams import Fifo
-from fixgrad.gateware.axi.window import byte_mask
 from fixgrad.gateware.update.shape import ELEMENT_BYTES, WRITTEN_WORDS, UpdateShape
 
 
@@ -73,20 +72,28 @@ class Packer(wiring.Component):
         return m
 
     def _collect(self, m: Module, at: Value, pushes: Value, spills: Value) -> None:
+        """A byte of an element goes to the byte of a word where it belongs, whether in this word or in the next. Bytes of a word
+        that no element has set are any."""
         m.submodules.fifo = fifo = Fifo(8 * self.word_bytes, self.words)
-        bits = 8 * self.word_bytes
-        held, keep, shifted = Signal(bits), Signal(ELEMENT_BYTES), Signal(bits + 8 * ELEMENT_BYTES)
-        m.d.comb += keep.eq(byte_mask(self.size, ELEMENT_BYTES))
-        element = self.element & Cat(*(keep[index].replicate(8) for index in range(ELEMENT_BYTES)))
+        held, turned = Signal(8 * self.word_bytes), Signal(8 * ELEMENT_BYTES)
         m.d.comb += [
-            shifted.eq(element << Cat(Const(0, 3), at)),
-            fifo.i.payload.eq(held | Mux(spills, 0, shifted[:bits])),
             fifo.i.valid.eq(pushes),
             self.ready.eq(~spills & fifo.i.ready & (fifo.level != self.words - 1)),
             self.word.eq(fifo.o.payload),
             fifo.o.ready.eq(self.pop),
         ]
-        with m.If(spills):
-            m.d.sync += held.eq(0)
-        with m.Elif(self.take):
-            m.d.sync += held.eq(Mux(pushes, shifted[bits:], held | shifted[:bits]))
+        with m.Switch(at[: ceil_log2(ELEMENT_BYTES)]):
+            for turn in range(ELEMENT_BYTES):
+                with m.Case(turn):
+                    m.d.comb += turned.eq(self.element.rotate_left(8 * turn))
+        for index in range(self.word_bytes):
+            mine, is_set, distance = slice(8 * index, 8 * index + 8), Signal(name=f"sets_{index}"), Signal.like(at)
+            new = turned.word_select(index % ELEMENT_BYTES, 8)
+            m.d.comb += [
+                distance.eq(index - at),
+                is_set.eq(distance < self.size),
+                # Those in front of the element's first byte belong to the next word.
+                fifo.i.payload[mine].eq(Mux(is_set & (at <= index) & ~spills, new, held[mine])),
+            ]
+            with m.If(self.take & is_set):
+                m.d.sync += held[mine].eq(new)

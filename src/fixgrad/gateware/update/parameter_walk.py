@@ -1,8 +1,8 @@
-"""A group's parameters one by one into the arithmetic: elements out of words, gradients out of the PEs."""
+"""Parameters one by one into the arithmetic: elements out of words, gradients out of the PEs."""
 
 from itertools import pairwise
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Array, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -41,7 +41,7 @@ class ParameterWalk(wiring.Component):
         walks: in, stream: UPDATEs in order. setting: in, see `UpdateUnit`.
         word: in. word_valid: in, a bit for the tensor that it is of. asked: in, array: so many words of each tensor are asked
             for. may: out, a bit for each tensor: there is room for another block.
-        take_gradient, gradient_address: out; gradients: in, array; as of `Group`.
+        take_gradient, gradients: out and in, arrays over the lane's groups; gradient_address: out; as of `Group`.
         updated, updated_valid: out: a result. taken: in: one has left the queue behind.
         busy: out, a parameter goes. blocked: out, one would, had its result room. works: out, an UPDATE is at hand.
     """
@@ -57,9 +57,9 @@ class ParameterWalk(wiring.Component):
                 "word_valid": In(TENSORS),
                 "asked": In(range(shape.block_words + 1)).array(TENSORS),
                 "may": Out(TENSORS),
-                "take_gradient": Out(pes),
+                "take_gradient": Out(pes).array(shape.sources),
                 "gradient_address": Out(PeShape.of(machine).gradient_bits),
-                "gradients": In(32).array(pes),
+                "gradients": In(32).array(shape.sources, pes),
                 "updated": Out(PARAMETER),
                 "updated_valid": Out(1),
                 "taken": In(1),
@@ -127,10 +127,10 @@ class ParameterWalk(wiring.Component):
         """The other numbers wait for the gradients; then nothing waits any more."""
         m.submodules.unit = unit = UpdateUnit(self.machine)
         stored, momentum, element, gradient = (unpacker.element for unpacker in unpackers)
-        pes = Signal(len(self.take_gradient))
+        pes = Signal(self.machine.pes_per_group)
         m.d.comb += [
             pes.eq(Mux(now.from_memory, 0, Mux(now.pe == ALL_PES, -1, 1 << now.pe))),
-            self.take_gradient.eq(Mux(self.busy, pes, 0)),
+            *(take.eq(Mux(self.busy & (now.source == number), pes, 0)) for number, take in enumerate(self.take_gradient)),
             self.gradient_address.eq(now.gradient_base),
             Value.cast(unit.setting).eq(Value.cast(self.setting)),
             self.updated.eq(unit.updated),
@@ -143,15 +143,18 @@ class ParameterWalk(wiring.Component):
             "memory_gradient": Mux(now.from_memory, gradient, 0),
             "pes": pes,
             "valid": self.busy,
+            "source": now.source,
         }
+        source = Signal.like(now.source)
         for name, value in inputs.items():
-            to = getattr(unit, name)
+            to = source if name == "source" else getattr(unit, name)
             line = [value, *(Signal(to.shape(), name=f"{name}_{cycle}") for cycle in range(1, GRADIENT_LATENCY + 1))]
             for before, after in pairwise(line):
                 m.d.sync += after.eq(before)
             m.d.comb += to.eq(line[-1])
-        for mine, to in zip(self.gradients, unit.gradients, strict=True):
-            m.d.comb += to.eq(mine)
+        for pe, to in enumerate(unit.gradients):
+            of_groups = [gradients[pe] for gradients in self.gradients]
+            m.d.comb += to.eq(Array(of_groups)[source] if len(of_groups) > 1 else of_groups[0])
 
 
 #: From the taking of a gradient until its result leaves.

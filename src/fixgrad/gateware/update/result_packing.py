@@ -1,4 +1,4 @@
-"""Results of a group into words, and what they say to the range registers."""
+"""Results of a lane into words, and what they say to the range registers."""
 
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring

@@ -10,18 +10,20 @@ from fixgrad.gateware.axi.burst import MemoryPorts
 from fixgrad.gateware.control.layouts import INDEX_BITS, body_layout
 from fixgrad.machine import Machine
 
-#: Bytes that a group takes from the memory, and gives to it, in a cycle: a parameter in 24 bits needs 3 + 3 + 4/9, and 3 + 3 + 1.
+#: Groups that take turns at a lane. Two: a lane is idle most of the time, and costs as much as four PEs without memories.
+GROUPS_PER_LANE = 2
+#: Bytes that a lane takes from the memory, and gives to it, in a cycle: a parameter in 24 bits needs 3 + 3 + 4/9, and 3 + 3 + 1.
 WORD_BYTES = 8
 #: Largest element: a stored weight, a momentum, a random element, a gradient.
 ELEMENT_BYTES = 4
-#: What a group reads, and writes. A group's number below the tensor's makes the number of a stream.
+#: What a lane reads, and writes. A lane's number below the tensor's makes the number of a stream.
 STORED, MOMENTUM, ELEMENT, GRADIENT = range(4)
 OPERAND = ELEMENT
 TENSORS = 4
-#: Instructions of a group between the first read and the last acknowledgement: enough to cover the memory's latency where each
+#: Instructions of a lane between the first read and the last acknowledgement: enough to cover the memory's latency where each
 #: has a kernel or two.
 IN_FLIGHT = 16
-#: Words of a tensor of a group on chip or asked for (read), and waiting for the memory (write).
+#: Words of a tensor of a lane on chip or asked for (read), and waiting for the memory (write).
 READ_WORDS, WRITTEN_WORDS = 64, 32
 _FIELDS = body_layout("UPDATE")
 COUNT_BITS = _FIELDS["count"].width
@@ -31,18 +33,20 @@ LENGTH_BITS = COUNT_BITS + 2
 
 @dataclass(frozen=True, slots=True)
 class UpdateShape:
-    """The groups that share one memory engine.
+    """The lanes that share one memory engine.
 
     Attributes:
         ports: the memory.
-        groups: how many groups share the engine.
+        lanes: how many lanes share the engine.
+        sources: groups that a lane serves; the last one of a machine may serve fewer.
 
     Raises:
         UsageError: the memory's port is narrower than an element.
     """
 
     ports: MemoryPorts
-    groups: int
+    lanes: int
+    sources: int = GROUPS_PER_LANE
 
     def __post_init__(self) -> None:
         if self.ports.port_bytes < ELEMENT_BYTES:
@@ -50,10 +54,10 @@ class UpdateShape:
 
     @classmethod
     def clusters(cls, machine: Machine) -> "tuple[UpdateShape, ...]":
-        """The engines of a machine: one for as many groups as words make up a beat, so that each may have a word a cycle."""
+        """The engines of a machine: one for as many lanes as words make up a beat, so that each may have a word a cycle."""
         ports = MemoryPorts.of(machine)
-        most = max(1, ports.port_bytes // WORD_BYTES)
-        return tuple(cls(ports, min(most, machine.groups - first)) for first in range(0, machine.groups, most))
+        lanes, most = -(-machine.groups // GROUPS_PER_LANE), max(1, ports.port_bytes // WORD_BYTES)
+        return tuple(cls(ports, min(most, lanes - first)) for first in range(0, lanes, most))
 
     @property
     def word_bytes(self) -> int:
@@ -67,9 +71,9 @@ class UpdateShape:
 
     @property
     def block_bytes(self) -> int:
-        """Transfers are cut at multiples of this, into a burst each. Two beats where groups take turns, since a group needs as
-        many cycles for a beat as groups share the engine."""
-        return min(self.ports.burst_bytes, max(2 * self.ports.port_bytes, 64 if self.groups == 1 else 0))
+        """Transfers are cut at multiples of this, into a burst each. Two beats where lanes take turns, since a lane needs about
+        as many cycles for a beat as lanes share the engine."""
+        return min(self.ports.burst_bytes, max(2 * self.ports.port_bytes, 64 if self.lanes == 1 else 0))
 
     @property
     def block_words(self) -> int:
@@ -82,23 +86,23 @@ class UpdateShape:
         return ceil_log2(self.block_bytes)
 
     @property
-    def group_bits(self) -> int:
-        """Bits of a group's number in a stream's."""
-        return ceil_log2(self.groups)
+    def lane_bits(self) -> int:
+        """Bits of a lane's number in a stream's."""
+        return ceil_log2(self.lanes)
 
     @property
     def streams(self) -> int:
-        """Numbers of streams; those of groups that do not exist are never used."""
-        return TENSORS << self.group_bits
+        """Numbers of streams; those of lanes that do not exist are never used."""
+        return TENSORS << self.lane_bits
 
     @property
     def stream_bits(self) -> int:
-        """Width of a stream's number: the group, and the tensor above it."""
+        """Width of a stream's number: the lane, and the tensor above it."""
         return ceil_log2(self.streams)
 
-    def stream(self, group: int, tensor: int) -> int:
+    def stream(self, lane: int, tensor: int) -> int:
         """The number of a stream."""
-        return tensor << self.group_bits | group
+        return tensor << self.lane_bits | lane
 
     def transfer(self) -> data.StructLayout:
         """A transfer: whose, first byte, number of bytes (at least 1), and the place of its instruction in the program."""
@@ -124,10 +128,11 @@ class UpdateShape:
 
     def walk(self) -> data.StructLayout:
         """What the pipeline needs of an UPDATE: fields as in the instruction table; `skip`: bytes before the first element of
-        each tensor in its first word."""
+        each tensor in its first word; `source`: which of the lane's groups has the gradients."""
         names = ("pe", "from_memory", "gradient_base", "count", "taps", "stored_bytes", "momentum_bytes")
         skips = data.ArrayLayout(range(self.word_bytes), TENSORS)
-        return data.StructLayout({**{name: _FIELDS[name].shape for name in names}, "skip": skips})
+        of = {"source": range(max(self.sources, 2)), "skip": skips}
+        return data.StructLayout({**{name: _FIELDS[name].shape for name in names}, **of})
 
     def packing(self) -> data.StructLayout:
         """What is needed to pack the results of an UPDATE; `places`: of the first byte of each tensor in its block."""

@@ -1,4 +1,4 @@
-"""Beats into words, for one group."""
+"""Beats into words, for one lane."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
@@ -8,7 +8,7 @@ from fixgrad.gateware.update.shape import TENSORS, UpdateShape
 
 
 class WordDistributor(wiring.Component):
-    """A word a cycle; a beat waits behind the one at hand, so the engine goes on to other groups.
+    """A word a cycle; a beat waits behind the one at hand, so the engine goes on to other lanes.
 
     Members:
         beats: in, stream.

@@ -1,16 +1,16 @@
-"""The update unit of one group, without its memory engine."""
+"""One lane of the update unit, without its memory engine."""
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from fixgrad.gateware.axi.streams import Fifo, connect_payload
+from fixgrad.gateware.axi.streams import Arbiter, Fifo, connect_payload
 from fixgrad.gateware.control.layouts import issued_layout
 from fixgrad.gateware.control.step_table import TableRead
 from fixgrad.gateware.pe.shape import PeShape
 from fixgrad.gateware.post.range_registers import RANGE_REPORT
 from fixgrad.gateware.update.beat_assembler import BeatAssembler
-from fixgrad.gateware.update.opener import Opener, WriteOpener, group_transfer
+from fixgrad.gateware.update.opener import Opener, WriteOpener, ends_layout, lane_transfer
 from fixgrad.gateware.update.parameter_walk import ParameterWalk
 from fixgrad.gateware.update.result_packing import ResultPacking
 from fixgrad.gateware.update.shape import IN_FLIGHT, TENSORS, UpdateShape
@@ -19,11 +19,12 @@ from fixgrad.machine import Machine
 from fixgrad.machine.instructions import Unit
 
 
-class UpdateGroup(wiring.Component):
-    """Up to `IN_FLIGHT` UPDATEs of one group at a time: what one reads is asked for while others are updated and written.
+class UpdateLane(wiring.Component):
+    """Up to `IN_FLIGHT` UPDATEs at a time: what one reads is asked for while others are updated and written. The groups that it
+    serves take turns, an UPDATE each.
 
-    Members, to the machine: as of `Update`, for one group: instructions, done, table, report, take_gradient, gradient_address,
-        gradients.
+    Members, to the machine: as of `Update`, arrays over the lane's groups: instructions, done (a bit each), take_gradient,
+        gradients; table, report, gradient_address.
         busy, memory, blocked: out, what it does in this cycle, as `activity_layout` has it for the unit.
     Members, to the cluster's engine:
         reads, writes: out, streams: transfers.
@@ -38,15 +39,15 @@ class UpdateGroup(wiring.Component):
         pes = machine.pes_per_group
         super().__init__(
             {
-                "instructions": In(stream.Signature(issued_layout(Unit.UPDATE))),
-                "done": Out(1),
+                "instructions": In(stream.Signature(issued_layout(Unit.UPDATE))).array(shape.sources),
+                "done": Out(shape.sources),
                 "table": Out(TableRead()),
                 "report": Out(stream.Signature(RANGE_REPORT)),
-                "take_gradient": Out(pes),
+                "take_gradient": Out(pes).array(shape.sources),
                 "gradient_address": Out(PeShape.of(machine).gradient_bits),
-                "gradients": In(32).array(pes),
+                "gradients": In(32).array(shape.sources, pes),
                 **dict.fromkeys(("busy", "memory", "blocked"), Out(1)),
-                **dict.fromkeys(("reads", "writes"), Out(stream.Signature(group_transfer(shape)))),
+                **dict.fromkeys(("reads", "writes"), Out(stream.Signature(lane_transfer(shape)))),
                 **dict.fromkeys(("read_cut", "write_cut", "written"), In(TENSORS)),
                 "words": In(range(shape.block_words + 1)),
                 **dict.fromkeys(("may_read", "may_write"), Out(TENSORS)),
@@ -58,7 +59,7 @@ class UpdateGroup(wiring.Component):
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """What tells it from other groups' units: see `fixgrad.gateware.pe.sharing`."""
+        """What tells it from other lanes: see `fixgrad.gateware.pe.sharing`."""
         return self.machine, self.engine
 
     def elaborate(self, platform: object) -> Module:
@@ -67,8 +68,12 @@ class UpdateGroup(wiring.Component):
         m.submodules.walk = walk = ParameterWalk(self.machine, self.engine)
         m.submodules.packing = packing = ResultPacking(self.engine)
         m.submodules.writes_opener = writer = WriteOpener(self.engine)
-        m.submodules.ends = ends = Fifo(TENSORS + 1, IN_FLIGHT)
-        connect_payload(m, self.instructions, opener.instructions)
+        m.submodules.ends = ends = Fifo(ends_layout(self.engine), IN_FLIGHT)
+        m.submodules.turn = turn = Arbiter(issued_layout(Unit.UPDATE), self.engine.sources)
+        for mine, i in zip(self.instructions, turn.i, strict=True):
+            connect_payload(m, mine, i)
+        connect_payload(m, turn.o, opener.instructions)
+        m.d.comb += opener.source.eq(turn.source)
         wiring.connect(m, wiring.flipped(self.table), opener.table)
         queues = {"walks": walk.walks, "packings": packing.packings, "writings": writer.writings}
         for name, to in queues.items():
@@ -98,14 +103,14 @@ class UpdateGroup(wiring.Component):
             walk.word.eq(distributor.word),
             walk.word_valid.eq(distributor.valid),
             self.may_read.eq(walk.may),
-            self.take_gradient.eq(walk.take_gradient),
+            *(mine.eq(inner) for mine, inner in zip(self.take_gradient, walk.take_gradient, strict=True)),
             self.gradient_address.eq(walk.gradient_address),
         ]
         for tensor in range(TENSORS):
             with m.If(self.read_cut[tensor]):
                 m.d.comb += walk.asked[tensor].eq(self.words)
-        for mine, to in zip(self.gradients, walk.gradients, strict=True):
-            m.d.comb += to.eq(mine)
+        for of_group, to_group in zip(self.gradients, walk.gradients, strict=True):
+            m.d.comb += [to.eq(mine) for mine, to in zip(of_group, to_group, strict=True)]
 
     def _writes(self, m: Module, walk: ParameterWalk, packing: ResultPacking) -> None:
         m.submodules.assembler = assembler = BeatAssembler(self.engine)
@@ -124,11 +129,16 @@ class UpdateGroup(wiring.Component):
 
     def _complete(self, m: Module, ends: Fifo, reported: Value) -> None:
         """In order: an UPDATE is complete when all its transfers are acknowledged and its report is accepted."""
-        events, met = Cat(self.written, reported), []
+        events, met, completes = Cat(self.written, reported), [], Signal()
+        needed = ends.o.payload.needed
         for number in range(TENSORS + 1):
             count = Signal(range(IN_FLIGHT + 1), name=f"ended_{number}")
-            m.d.sync += count.eq(count + events[number] - (self.done & ends.o.payload[number]))
-            met.append((count != 0) | ~ends.o.payload[number])
-        m.d.comb += [self.done.eq(ends.o.valid & Cat(*met).all()), ends.o.ready.eq(self.done)]
+            m.d.sync += count.eq(count + events[number] - (completes & needed[number]))
+            met.append((count != 0) | ~needed[number])
+        m.d.comb += [
+            completes.eq(ends.o.valid & Cat(*met).all()),
+            ends.o.ready.eq(completes),
+            self.done.eq(Mux(completes, 1 << ends.o.payload.source, 0)),
+        ]
 
 
