@@ -16,7 +16,7 @@ def test_the_file_holds_the_instructions_and_says_what_they_are_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, listing = tmp_path / "step.bin", tmp_path / "step.txt"
-    assert main([*SMALL, "-o", str(path), "--listing", str(listing), "--json"]) == 0
+    assert main([*SMALL, "--raw", str(path), "--listing", str(listing), "--json"]) == 0
     about = json.loads(capsys.readouterr().out)
     assert json.loads((tmp_path / "step.bin.json").read_text()) == about
     instructions = decode_program(path.read_bytes())
@@ -35,6 +35,30 @@ def test_the_file_holds_the_instructions_and_says_what_they_are_for(
     assert regions["program"]["address"] == about["program"]["address"]
     assert about["memory_bytes"] == max(region["address"] + region["bytes"] for region in about["regions"])
     assert {(row["layer"], row["phase"]) for row in about["schedule"]} >= {("conv1", "ff"), ("conv2", "ng"), ("dense5", "wg")}
+
+
+def test_a_program_file_is_simulated_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "step.program"
+    assert main([*SMALL, "-o", str(path)]) == 0
+    assert capsys.readouterr().out.endswith(f"written to {path}\n")
+    assert main(["simulate", *SMALL[1:], "--json"]) == 0
+    compiled = json.loads(capsys.readouterr().out)
+    assert main(["simulate", str(path), "--machine", "tiny", "--json"]) == 0
+    loaded = json.loads(capsys.readouterr().out)
+    assert {**loaded, "seconds": None} == {**compiled, "seconds": None}
+
+
+def test_a_program_file_keeps_to_its_machine_and_its_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "step.program"
+    assert main([*SMALL, "-o", str(path)]) == 0
+    capsys.readouterr()
+    assert main(["simulate", str(path), "--machine", "kcu1500"]) == 1
+    assert "groups: 8 here, 2 there" in capsys.readouterr().err
+    assert main(["simulate", str(path), "--count-padding"]) == 2
+    assert "--count-padding does not go with the program" in capsys.readouterr().err
+    path.write_bytes(path.read_bytes()[:-100])
+    assert main(["simulate", str(path)]) == 1
+    assert "compile it again" in capsys.readouterr().err
 
 
 def test_the_table_shows_every_phase(capsys: pytest.CaptureFixture[str]) -> None:

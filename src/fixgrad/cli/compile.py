@@ -40,8 +40,11 @@ def command(
     seed: SeedOption = 0,
     input_shape: ShapeOption = None,
     output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the program, for `fixgrad simulate FILE`.")
+    ] = None,
+    raw: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write the instructions, 128 bytes each; FILE.json is about them."),
+        typer.Option(metavar="FILE", help="Write the instructions alone, 128 bytes each; FILE.json is about them."),
     ] = None,
     listing: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the program as text, a line an instruction.")
@@ -50,23 +53,27 @@ def command(
 ) -> None:
     """Compile a training step into a program; show its tiling, memory layout and instructions.
 
-    FILE.json says for which machine and instruction set the program is, and where everything lies in memory.
+    A program file holds the instructions, the memory layout, the masks and the machine, under a checksum. FILE.json says for
+    which machine and instruction set bare instructions are, and where everything lies in memory.
     """
+    from fixgrad.compiler import save_program
     from fixgrad.machine.files import machine_named
 
     case, chosen = chosen_case(run, model, batch, density, seed, input_shape), machine_named(machine)
     program, seconds = compile_case(case, chosen, forward=forward, count_padding=count_padding)
     about = _about(program, seconds)
     if output is not None:
-        output.write_bytes(program.encoded.tobytes())
-        output.with_name(f"{output.name}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        save_program(program, output)
+    if raw is not None:
+        raw.write_bytes(program.encoded.tobytes())
+        raw.with_name(f"{raw.name}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     if listing is not None:
         _write_listing(listing, program)
     if as_json:
         print(json.dumps(about, indent=2))
     else:
         _print(program, about, case.density)
-    for path in (output, listing):
+    for path in (output, raw, listing):
         if path is not None and not as_json:
             print(f"written to {path}")
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from fixgrad.cli.progress import progress_line
+
 
 def command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, as `fixgrad train --out` made it.")],
@@ -24,7 +26,8 @@ def command(
     """
     from fixgrad.report.run_report import report_run, write_report
 
-    report = report_run(run, float_run, machine)
+    with progress_line() as say:
+        report = report_run(run, float_run, machine, say)
     path = write_report(report)
     if as_json:
         print(json.dumps(report.to_dict()))

@@ -3,24 +3,25 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from fixgrad.cli.progress import progress_line
 from fixgrad.cli.step_case import (
+    DEFAULT_MACHINE,
     BatchOption,
     DensityOption,
     ForwardOption,
     JsonOption,
-    MachineOption,
     ModelOption,
     PaddingOption,
-    RunArgument,
     SeedOption,
     ShapeOption,
     chosen_case,
     compile_case,
 )
+from fixgrad.errors import UsageError
 
 if TYPE_CHECKING:
     from fixgrad.compiler import Program
@@ -35,11 +36,16 @@ class Dram(StrEnum):
 
 
 def command(
-    run: RunArgument = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="Folder of a training run, or a program that `fixgrad compile -o` wrote."),
+    ] = None,
     model: ModelOption = None,
     batch: BatchOption = None,
     density: DensityOption = None,
-    machine: MachineOption = "kcu1500",
+    machine: Annotated[
+        str | None, typer.Option(help="A preset (see `fixgrad machine list`) or a JSON file. (default: kcu1500, or the program's)")
+    ] = None,
     count_padding: PaddingOption = False,
     forward: ForwardOption = False,
     seed: SeedOption = 0,
@@ -56,19 +62,53 @@ def command(
     what the machine takes of its chip. Masks are real: those of the run, or kernel-wise ones of exactly the density asked
     for. For the talk's own case its figures stand beside.
     """
-    from fixgrad.machine.files import machine_named
     from fixgrad.simulate.timing import write_timeline
 
-    case, chosen = chosen_case(run, model, batch, density, seed, input_shape), machine_named(machine)
-    program, seconds = compile_case(case, chosen, forward=forward, count_padding=count_padding)
-    timing, simulation = _simulate(program, dram, seconds, keep_samples=trace is not None)
+    if run is not None and run.is_file():
+        step = StepOptions(model, batch, density, seed, input_shape, forward, count_padding)
+        program, seconds, told = _of_file(run, machine, step), 0.0, f"of {run}"
+    else:
+        from fixgrad.machine.files import machine_named
+
+        case, chosen = chosen_case(run, model, batch, density, seed, input_shape), machine_named(machine or DEFAULT_MACHINE)
+        program, seconds = compile_case(case, chosen, forward=forward, count_padding=count_padding)
+        told = case.density
+    with progress_line() as say:
+        say(f"simulating {program.network.name} on {program.machine.name}")
+        timing, simulation = _simulate(program, dram, seconds, keep_samples=trace is not None)
     events = write_timeline(trace, simulation) if trace is not None else 0
     if as_json:
         print(json.dumps(_as_json(timing), indent=2))
     else:
-        _print(timing, program, case.density)
+        _print(timing, program, told)
         if trace is not None:
             print(f"{events:,} events written to {trace}: open it in ui.perfetto.dev")
+
+
+class StepOptions(NamedTuple):
+    """What chooses a step, and so does not go with a program, which has made its choice."""
+
+    model: str | None
+    batch: int | None
+    density: str | None
+    seed: int
+    input_shape: str | None
+    forward: bool
+    count_padding: bool
+
+
+def _of_file(path: Path, machine: str | None, step: StepOptions) -> "Program":
+    """A program of `fixgrad compile -o`; the machine, if one is named, must be the one that it is for."""
+    from fixgrad.compiler import check_machine, load_program
+    from fixgrad.machine.files import machine_named
+
+    extra = next((name for name, value in step._asdict().items() if value), None)
+    if extra is not None:
+        raise UsageError(f"--{extra.replace('_', '-')} does not go with the program {path}, which has its own: leave out one of them")
+    program = load_program(path)
+    if machine is not None:
+        check_machine(program, machine_named(machine))
+    return program
 
 
 def _simulate(program: "Program", dram: Dram, seconds: float, keep_samples: bool) -> "tuple[StepTiming, Simulation]":

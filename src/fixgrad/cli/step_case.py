@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fixgrad.cli.choices import chosen_densities, chosen_network
+from fixgrad.cli.progress import progress_line
 from fixgrad.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from fixgrad.machine import Machine
     from fixgrad.network import Network, Recipe
 
-DEFAULT_BATCH = 32
+DEFAULT_BATCH, DEFAULT_MACHINE = 32, "kcu1500"
 
 RunArgument = Annotated[
     Path | None, typer.Argument(metavar="[RUN]", help="Folder of a training run: network, batch and masks are its own.")
@@ -109,13 +110,15 @@ def compile_case(case: StepCase, machine: "Machine", *, forward: bool, count_pad
     from fixgrad.compiler import compile_step
 
     start = time.perf_counter()
-    program = compile_step(
-        case.network,
-        case.masks,
-        machine,
-        case.batch,
-        case.recipe,
-        mode="forward" if forward else "train",
-        count_padding=count_padding,
-    )
+    with progress_line() as say:
+        say(f"compiling {case.network.name} for {machine.name}")
+        program = compile_step(
+            case.network,
+            case.masks,
+            machine,
+            case.batch,
+            case.recipe,
+            mode="forward" if forward else "train",
+            count_padding=count_padding,
+        )
     return program, time.perf_counter() - start

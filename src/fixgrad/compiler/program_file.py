@@ -25,7 +25,7 @@ from fixgrad.errors import DataError
 from fixgrad.machine import Machine
 from fixgrad.machine.encoding import explain_mismatch, identity_record, instruction_set_record
 from fixgrad.machine.instruction_set import explain_instruction_set
-from fixgrad.machine.instructions import INSTRUCTION_BYTES
+from fixgrad.machine.instructions import INSTRUCTION_BYTES, KINDS
 from fixgrad.network import Network, Recipe
 
 FORMAT = "fixgrad-program-2"
@@ -83,11 +83,13 @@ def load_program(path: str | Path) -> Program:
         different = explain_instruction_set(header["instruction_set"])
         if different:
             raise DataError(f"{path} is of another instruction set: {different}; compile it again")
-        return _program(header, arrays)
+        program = _program(header, arrays)
+        _check(program)
     except DataError:
         raise
     except (LookupError, TypeError, AttributeError, ValueError, AssertionError) as problem:
         raise DataError(f"{path} is no program: {problem!r}; compile it again") from problem
+    return program
 
 
 def check_machine(program: Program, machine: Machine) -> None:
@@ -111,7 +113,7 @@ def _read(path: Path) -> tuple[NDArray[np.uint8], Arrays]:
         raise DataError(f"{path} is no program, or a damaged one: {problem}; compile it again") from problem
     missing = {"header", "checksum", "encoded", "kernel_counts", "taps", "label"} - set(arrays)
     if missing:
-        raise DataError(f"{path} is no program: it lacks {', '.join(sorted(missing))}")
+        raise DataError(f"{path} is no program: it lacks {', '.join(sorted(missing))}; compile it again")
     text, checksum = arrays.pop("header"), arrays.pop("checksum")
     if _checksum(text, arrays) != checksum.tobytes():
         raise DataError(f"{path} is damaged: its checksum does not match; compile it again")
@@ -122,7 +124,7 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     """A member of the archive; never pickled objects, and never more bytes than its size in the archive says."""
     with archive.open(name) as member:
         data = member.read(archive.getinfo(name).file_size)
-    return np.lib.format.read_array(BytesIO(data), allow_pickle=False)  # type: ignore[no-untyped-call,no-any-return]
+    return np.lib.format.read_array(BytesIO(data), allow_pickle=False)
 
 
 def _checksum(text: NDArray[np.uint8], arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -138,7 +140,7 @@ def _program(header: dict[str, Any], arrays: Arrays) -> Program:
     machine, network = Machine.from_dict(header["machine"]), Network.from_dict(header["network"])
     recipe, found = Recipe.from_dict(header["recipe"]), stages(network)
     masks = {
-        name: np.unpackbits(arrays[f"mask/{name}"], count=int(np.prod(shape))).reshape(shape).astype(np.bool_)
+        name: _unpacked(arrays[f"mask/{name}"], int(np.prod(shape))).reshape(shape)
         for name, shape in header["mask_shapes"].items()
     }
     orders = {name.removeprefix("order/"): array.astype(np.int64) for name, array in arrays.items() if name.startswith("order/")}
@@ -182,6 +184,33 @@ def _program(header: dict[str, Any], arrays: Arrays) -> Program:
         taps=arrays["taps"],
         schedule=Schedule(_tilings(header["block_rows"], [stage.name for stage in found], phases), phases),
     )
+
+
+def _unpacked(bits: NDArray[Any], count: int) -> NDArray[np.bool_]:
+    """The first `count` bits, as `numpy.packbits` left them; ValueError if there are not as many bytes as that takes."""
+    if bits.shape != (-(-count // 8),):
+        raise ValueError(f"a mask of {count} elements is in {bits.size} bytes")
+    return np.unpackbits(bits, count=count).astype(np.bool_)
+
+
+def _check(program: Program) -> None:
+    """Raise ValueError where parts of a program do not belong together."""
+    machine, computes = program.machine, len(program.positions["COMPUTE"])
+    known = [kind.opcode for kind in KINDS]
+    each = (computes, machine.pes_per_group)
+    belongs = {
+        "batch": type(program.batch) is int and program.batch >= 1,
+        "mode": program.mode in ("train", "forward"),
+        "count_padding": type(program.count_padding) is bool,
+        "encoded": program.encoded.dtype == np.uint8 and bool(np.isin(program.opcodes, known).all()),
+        "label": len(program.labels) == len(program.encoded),
+        "kernel_counts": program.kernel_counts.shape == (computes, machine.groups, machine.pes_per_group),
+        "taps": program.taps.shape == each and program.taps.dtype.kind == program.kernel_counts.dtype.kind == "i",
+        "regions": program.layout.regions["program"].bytes == program.encoded.size,
+    }
+    for name, does in belongs.items():
+        if not does:
+            raise ValueError(f"{name} does not belong to it")
 
 
 def _tilings(block_rows: list[int], names: list[str], phases: tuple[ScheduledPhase, ...]) -> tuple[LayerTiling, ...]:

@@ -1,5 +1,6 @@
 """The report of a run: its accuracy beside float training, what was kept of every layer, and what a step costs."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,16 @@ class RunReport:
         ]
 
 
-def report_run(path: Path, float_run: Path | None = None, machine: str = "kcu1500") -> RunReport:
+def report_run(
+    path: Path, float_run: Path | None = None, machine: str = "kcu1500", say: Callable[[str], None] = lambda text: None
+) -> RunReport:
     """The report of the run in the folder `path`.
 
     Args:
         path: of the run.
         float_run: folder of the float run to compare with. None: one that lies beside the run, see `find_float_run`.
         machine: on which a step is costed, a preset or a JSON file.
+        say: is told what is about to take its time.
 
     Raises:
         UsageError: there is no run, or none that has finished an epoch, or the float run is of another network or data.
@@ -142,11 +146,15 @@ def report_run(path: Path, float_run: Path | None = None, machine: str = "kcu150
     storage = {}
     if plan.arithmetic is Arithmetic.FIXED:
         storage = weight_storage(plan.network, state_from_arrays(plan.network, arrays, checkpoint.state.values))
+    comparison = _comparison(path, checkpoint, float_run)
+    say(f"compiling and simulating a step of {plan.network.name} on {chosen.name}")
+    step = _predicted(plan, masks, chosen)
+    say(f"compiling and simulating a step of {plan.network.name} on {chosen.name}, with nothing pruned")
     return RunReport(
         path=path,
         checkpoint=checkpoint,
-        comparison=_comparison(path, checkpoint, float_run),
-        step=_predicted(plan, masks, chosen),
+        comparison=comparison,
+        step=step,
         dense_step=_predicted(plan, {}, chosen),
         storage=storage,
         config=folder.config(),

@@ -27,10 +27,9 @@ def timing_lines(timing: StepTiming, machine: Machine, density: str) -> Iterator
         f"  {machine.macs:,} MACs at {machine.clock_mhz:g} MHz, {machine.memory.channels} x {machine.memory.standard} "
         f"({timing.dram}); multiplications by zero padding {padding}"
     )
-    yield (
-        f"  {timing.instructions:,} instructions, {timing.cycles:,} cycles; "
-        f"compiled in {timing.seconds.compile:.2f} s, simulated in {timing.seconds.simulate:.2f} s"
-    )
+    compiled = f"compiled in {timing.seconds.compile:.2f} s, " if timing.seconds.compile else ""
+    took = f"{compiled}simulated in {timing.seconds.simulate:.2f} s"
+    yield f"  {timing.instructions:,} instructions, {timing.cycles:,} cycles; {took}"
 
 
 def _table(columns: tuple[str, ...]) -> Table:
