@@ -93,7 +93,7 @@ def _size(shape):
         ((CONV, MaxPool2d(name="pool", inputs=("conv",), window=(5, 5))), "pool pools windows of \\(5, 5\\)"),
         (
             (CONV, Flatten(name="flat", inputs=(INPUT,))),
-            "flat reads input: every layer must read the one before it \\(conv\\)",
+            "conv of small is read by no layer: only the last one, flat, may be",
         ),
     ],
 )

@@ -9,9 +9,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from fixgrad.errors import UsageError
+from fixgrad.network.recipe import OPERAND_BITS
 from fixgrad.numbers.convolution import ConvGeometry
 
 Shape = tuple[int, ...]
+#: Every layer, by the kind that its dictionary names.
+LAYER_KINDS: dict[str, type["Layer"]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +24,37 @@ class Layer:
     name: str
     inputs: tuple[str, ...]
     kind: ClassVar[str]
+    #: Whether its output is made anew from accumulators, with a scale of its own. Others pass codes on in their format.
+    rescales: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in vars(cls):
+            LAYER_KINDS[cls.kind] = cls
+
+    @property
+    def rescales_error(self) -> bool:
+        """Whether the error of its input is made anew from accumulators. Others pass error codes on in their format."""
+        return self.rescales
+
+    @property
+    def code_bits(self) -> int:
+        """Width of the codes that a layer with a scale of its own gives."""
+        return OPERAND_BITS
+
+    @property
+    def rectifies(self) -> bool:
+        """Whether the layer itself sets negative values to zero."""
+        return False
+
+    @property
+    def ceiling(self) -> int | None:
+        """The value at which a rectifying layer cuts its output off: 6 for ReLU6."""
+        return None
+
+    @property
+    def parameters(self) -> dict[str, Shape]:
+        """Name and shape of each parameter."""
+        return {}
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """Shape of the output; raises UsageError where the inputs do not fit."""
@@ -41,9 +75,18 @@ class MacLayer(Layer):
         out_bits: width of the output codes: 8 for an operand of a further layer, 16 for the logits.
     """
 
+    rescales: ClassVar[bool] = True
     bias: bool = True
     relu: bool = False
-    out_bits: int = 8
+    out_bits: int = OPERAND_BITS
+
+    @property
+    def code_bits(self) -> int:
+        return self.out_bits
+
+    @property
+    def rectifies(self) -> bool:
+        return self.relu
 
     @property
     def weight_shape(self) -> Shape:
@@ -124,6 +167,10 @@ class ReLU(Layer):
 
     kind: ClassVar[str] = "relu"
 
+    @property
+    def rectifies(self) -> bool:
+        return True
+
     def output_shape(self, *inputs: Shape) -> Shape:
         return inputs[0]
 
@@ -155,9 +202,6 @@ class Flatten(Layer):
         return (size,)
 
 
-LAYER_KINDS: dict[str, type[Layer]] = {cls.kind: cls for cls in (Conv2d, Linear, ReLU, MaxPool2d, Flatten)}
-
-
 def layer_from_dict(fields: Mapping[str, Any]) -> Layer:
     """The layer that `Layer.to_dict` wrote; raises UsageError for an unknown kind or a wrong field."""
     values = dict(fields)
@@ -165,9 +209,9 @@ def layer_from_dict(fields: Mapping[str, Any]) -> Layer:
     if kind not in LAYER_KINDS:
         raise UsageError(f"layer kind {kind!r} is unknown: it must be one of {', '.join(LAYER_KINDS)}")
     values["inputs"] = tuple(values.get("inputs", ()))
-    for name in ("kernel", "window"):
-        if name in values:
-            values[name] = tuple(values[name])
+    for name, value in values.items():
+        if isinstance(value, list):  # a pair, which JSON knows as a list alone
+            values[name] = tuple(value)
     if "geometry" in values:
         geometry: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values["geometry"].items()

@@ -6,8 +6,12 @@ Feature maps are [batch, channel, row, column], vectors [batch, feature].
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.network.junctions import DROPOUT_FRAC, MAX_ALIGNMENT, Add, Concat, Dropout, PadChannels, ReLU6
 from fixgrad.network.layers import Conv2d, Flatten, Layer, Linear, MacLayer, MaxPool2d, ReLU
-from fixgrad.numbers import Accumulated, wrap32
+from fixgrad.network.pool_operations import average_errors, average_sums, sliding_errors, sliding_maxima
+from fixgrad.network.scaling import common_frac
+from fixgrad.network.windows import RECIPROCAL_FRAC, AdaptiveAvgPool2d, AvgPool2d, SlidingMaxPool2d
+from fixgrad.numbers import Accumulated, StreamKey, align, hash32, wrap32
 from fixgrad.numbers.convolution import (
     conv_forward_reference,
     conv_input_gradient_reference,
@@ -84,11 +88,22 @@ def pool_backward(x: Codes, dy: Codes, window: tuple[int, int]) -> Codes:
     return dx
 
 
-def pass_forward(layer: Layer, x: Codes) -> Codes:
-    """Forward of a layer without weights: the codes keep their format."""
+def ceiling_code(ceiling: int, frac: int) -> int:
+    """The code of a rectifier's ceiling at `frac` fractional bits: where it has none, the largest 32-bit number."""
+    return int(align(np.array(ceiling), max(frac, -62), 32)) if frac < 32 - ceiling.bit_length() else (1 << 31) - 1
+
+
+def pass_forward(layer: Layer, x: Codes, frac: int = 0) -> Codes:
+    """Forward of a layer without a scale of its own: the codes keep their format, of `frac` fractional bits."""
     match layer:
         case ReLU():
             return np.maximum(x, 0)
+        case ReLU6():
+            return np.clip(x, 0, ceiling_code(6, frac))
+        case SlidingMaxPool2d():
+            return sliding_maxima(layer, x)
+        case PadChannels():
+            return np.pad(x, ((0, 0), (layer.before, layer.behind), *((0, 0),) * (x.ndim - 2)))
         case MaxPool2d():
             return pool_forward(x, layer.window)
         case Flatten():
@@ -96,16 +111,68 @@ def pass_forward(layer: Layer, x: Codes) -> Codes:
     raise TypeError(f"{layer.kind} changes the format of its codes")
 
 
-def pass_backward(layer: Layer, x: Codes, dy: Codes) -> Codes:
-    """Backward of a layer without weights: the error codes keep their format."""
+def pass_backward(layer: Layer, x: Codes, dy: Codes, frac: int = 0) -> Codes:
+    """Backward of a layer that passes error codes on in their format. `frac` is that of the input `x`."""
     match layer:
         case ReLU():
             return np.where(x > 0, dy, 0)
+        case ReLU6():
+            return np.where((x > 0) & (x < ceiling_code(6, frac)), dy, 0)
+        case Add() | Concat():  # of a concatenation, `dy` is the part that belongs to x
+            return dy
+        case SlidingMaxPool2d():
+            return sliding_errors(layer, x, dy)
+        case PadChannels():
+            return dy[:, layer.before : layer.before + x.shape[1]]
         case MaxPool2d():
             return pool_backward(x, dy, layer.window)
         case Flatten():
             return dy.reshape(x.shape)
     raise TypeError(f"{layer.kind} changes the format of its codes")
+
+
+def aligned_sum(parts: list[Codes], fracs: list[int]) -> tuple[Codes, int]:
+    """The sum of 8-bit codes of several scales, at the fractional bits that are returned: see `common_frac`."""
+    frac = common_frac(fracs, MAX_ALIGNMENT)
+    aligned = [align(codes, frac - own, 32) for codes, own in zip(parts, fracs, strict=True)]
+    return np.sum(aligned, axis=0), frac
+
+
+def junction_forward(layer: Layer, inputs: list[Codes], fracs: list[int], key: StreamKey) -> tuple[Codes, int]:
+    """Accumulators of a layer without parameters that has a scale of its own, and their fractional bits.
+
+    `key` is the stream of dropping.
+    """
+    match layer:
+        case Add():
+            return aligned_sum(inputs, fracs)
+        case Concat():
+            frac = common_frac(fracs, MAX_ALIGNMENT)
+            return np.concatenate([align(x, frac - own, 32) for x, own in zip(inputs, fracs, strict=True)], axis=1), frac
+        case Dropout():
+            return dropped(layer, inputs[0], key), fracs[0] + DROPOUT_FRAC
+        case AvgPool2d() | AdaptiveAvgPool2d():
+            return average_sums(layer, inputs[0]), fracs[0] + RECIPROCAL_FRAC
+    raise TypeError(f"{layer.kind} has no accumulators")
+
+
+def junction_backward(layer: Layer, x: Codes, dy: Codes, key: StreamKey) -> Codes:
+    """Accumulators of the error of such a layer's input, or of overlapping maxima."""
+    match layer:
+        case Dropout():
+            return dropped(layer, dy, key)
+        case AvgPool2d() | AdaptiveAvgPool2d():
+            return average_errors(layer, dy, x.shape[1:])
+        case SlidingMaxPool2d():
+            return sliding_errors(layer, x, dy)
+    raise TypeError(f"{layer.kind} makes no accumulators of errors")
+
+
+def dropped(layer: Dropout, codes: Codes, key: StreamKey) -> Codes:
+    """Codes times 1 / (1 - p), and 0 where the element's random bits are below p."""
+    stays = hash32(element_index(codes.shape), key) >= np.uint32(layer.threshold)
+    products: Codes = np.asarray(codes, np.int64) * layer.factor * stays
+    return products
 
 
 def element_index(shape: tuple[int, ...], offset: int = 0, batch: int | None = None) -> NDArray[np.int64]:

@@ -6,12 +6,19 @@ FF  y = W x + b        NG  dx = W^T dy        WG  dW = dy x^T        update  W <
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.network.batch_norm import BatchNorm
 from fixgrad.network.graph import INPUT, Network
-from fixgrad.network.layers import MacLayer
+from fixgrad.network.junctions import Concat, Dropout
+from fixgrad.network.layers import Layer, MacLayer
+from fixgrad.network.normalisation import ACCUMULATOR_FRAC
 from fixgrad.network.operations import (
     Codes,
+    aligned_sum,
     bias_gradient,
+    ceiling_code,
     element_index,
+    junction_backward,
+    junction_forward,
     mac_forward,
     mac_input_gradient,
     mac_weight_gradient,
@@ -19,20 +26,21 @@ from fixgrad.network.operations import (
     pass_forward,
 )
 from fixgrad.network.recipe import OPERAND_BITS, Recipe
-from fixgrad.network.scaling import ScaleHistory
+from fixgrad.network.reference_norm import Normalised, average, denormalise, gradients, normalise, normalised
+from fixgrad.network.scaling import ScaleHistory, output_frac
 from fixgrad.network.softmax import ERROR_FRAC, loss_gradient, mean_loss
 from fixgrad.network.state import State
 from fixgrad.network.step_table import (
     StepTable,
     accumulator_scale,
+    dropout_key,
+    error_accumulator_frac,
     error_scales,
-    forward_scales,
-    needs_input_error,
     step_table,
 )
 from fixgrad.network.trace import Trace
 from fixgrad.network.update import update
-from fixgrad.numbers import Rounding, align, hash32, magnitude_bits, shift_nearest, shift_round, wrap32
+from fixgrad.numbers import Rounding, StreamKey, align, hash32, magnitude_bits, shift_nearest, shift_round, wrap32
 
 
 class ReferenceExecutor:
@@ -50,14 +58,15 @@ class ReferenceExecutor:
         self.state = state
         self.recipe = recipe
         self.total_steps = total_steps
+        self._normalised: dict[str, Normalised] = {}
 
     def calibrate(self, x: Codes, labels: NDArray[np.integer]) -> None:
         """Fill the empty scale histories from one batch, layer by layer: forward, loss, backward. Nothing is updated."""
         self._run(x, labels)
 
     def predict(self, x: Codes) -> NDArray[np.integer]:
-        """Logit codes [batch, classes], with the scales in force."""
-        return self._forward(x).activations[self.network.logits]
+        """Logit codes [batch, classes], with the scales in force and the running statistics."""
+        return self._forward(x, training=False).activations[self.network.logits]
 
     def step(self, x: Codes, labels: NDArray[np.integer]) -> Trace:
         """One training step on codes `x` [batch, ...] and labels [batch]; returns every tensor of the step."""
@@ -68,21 +77,23 @@ class ReferenceExecutor:
         return trace
 
     def _run(self, x: Codes, labels: NDArray[np.integer]) -> Trace:
-        trace = self._forward(x)
+        trace = self._forward(x, training=True)
         self._loss(trace, labels)
         self._backward(trace)
         return trace
 
-    def _forward(self, x: Codes) -> Trace:
+    def _forward(self, x: Codes, training: bool) -> Trace:
         trace = Trace()
         trace.activations[INPUT], trace.fracs[INPUT] = x, self.network.input_frac
         for layer in self.network:
-            tensor = layer.inputs[0]
             if isinstance(layer, MacLayer):
                 self._feed_forward(layer, trace)
+            elif isinstance(layer, BatchNorm):
+                self._normalise(layer, trace, training)
+            elif layer.rescales and (training or not isinstance(layer, Dropout)):
+                self._join(layer, trace)
             else:
-                trace.activations[layer.name] = pass_forward(layer, trace.activations[tensor])
-                trace.fracs[layer.name] = trace.fracs[tensor]
+                self._pass_on(layer, trace)
         return trace
 
     def _feed_forward(self, layer: MacLayer, trace: Trace) -> None:
@@ -93,14 +104,43 @@ class ReferenceExecutor:
         if bias is not None:
             aligned = align(bias.stored, shift_of_bias, 32).reshape(1, -1, *(1,) * (sums.ndim - 2))
             sums = trace.accumulated(wrap32(sums + aligned), f"{layer.name}/ff")
-        if layer.relu:
+        self._requantise(layer, sums, frac, trace)
+
+    def _normalise(self, layer: BatchNorm, trace: Trace, training: bool) -> None:
+        tensor = layer.inputs[0]
+        x = trace.activations[tensor]
+        found = self._normalised[layer.name] = normalised(layer, x, trace.fracs[tensor], self.state, training)
+        self._requantise(layer, *normalise(layer, x, found, self.state), trace)
+
+    def _join(self, layer: Layer, trace: Trace) -> None:
+        inputs = [trace.activations[tensor] for tensor in layer.inputs]
+        fracs = [trace.fracs[tensor] for tensor in layer.inputs]
+        self._requantise(layer, *junction_forward(layer, inputs, fracs, self._dropout_key(layer)), trace)
+
+    def _pass_on(self, layer: Layer, trace: Trace) -> None:
+        x, frac = trace.activations[layer.inputs[0]], trace.fracs[layer.inputs[0]]
+        trace.activations[layer.name] = x if isinstance(layer, Dropout) else pass_forward(layer, x, frac)
+        trace.fracs[layer.name] = frac
+
+    def _requantise(self, layer: Layer, sums: Codes, frac: int, trace: Trace) -> None:
+        """Accumulators to the layer's output codes."""
+        if layer.rectifies:
             sums = np.maximum(sums, 0)
-        trace.forward_bits[layer.name] = magnitude_bits(sums), frac
-        self.state.activation_scales.setdefault(layer.name, ScaleHistory().after(magnitude_bits(sums), frac))
-        scales = forward_scales(layer, input_frac, self.state)
-        wide = shift_nearest(sums, scales.shift)
-        trace.activations[layer.name] = trace.saturate(wide, layer.out_bits, f"activation/{layer.name}")
-        trace.fracs[layer.name] = scales.output_frac
+        if layer.ceiling is not None:
+            sums = np.minimum(sums, ceiling_code(layer.ceiling, frac))
+        bits = magnitude_bits(sums)
+        trace.forward_bits[layer.name] = bits, frac
+        scale = self.state.activation_scales.setdefault(layer.name, ScaleHistory().after(bits, frac))
+        if isinstance(layer, BatchNorm) and ACCUMULATOR_FRAC - scale.exponent != frac:
+            # The first measurement: the map is computed again at the scale that follows from it.
+            tensor = layer.inputs[0]
+            sums, frac = normalise(layer, trace.activations[tensor], self._normalised[layer.name], self.state)
+            self._requantise(layer, sums, frac, trace)
+            return
+        wanted = output_frac(scale.exponent, frac, layer.code_bits)
+        wide = shift_nearest(sums, frac - wanted)
+        trace.activations[layer.name] = trace.saturate(wide, layer.code_bits, f"activation/{layer.name}")
+        trace.fracs[layer.name] = wanted
 
     def _loss(self, trace: Trace, labels: NDArray[np.integer]) -> None:
         logits, frac = trace.activations[self.network.logits], trace.fracs[self.network.logits]
@@ -110,33 +150,95 @@ class ReferenceExecutor:
 
     def _backward(self, trace: Trace) -> None:
         for layer in reversed(self.network.layers):
-            tensor = layer.inputs[0]
-            if isinstance(layer, MacLayer):
-                self._weight_gradient(layer, trace)
-                if not needs_input_error(self.network, layer):
-                    break
-                self._neuron_gradient(layer, trace)
-            else:
-                trace.errors[tensor] = pass_backward(layer, trace.activations[tensor], trace.errors[layer.name])
-                trace.error_fracs[tensor] = trace.error_fracs[layer.name]
+            self._add_branches(layer.name, trace)
+            if layer.name not in trace.errors:
+                continue
+            self._gradients(layer, trace)
+            for position, tensor in enumerate(layer.inputs):
+                if tensor in self.network.trainable:
+                    self._send_error(layer, position, tensor, trace)
 
-    def _neuron_gradient(self, layer: MacLayer, trace: Trace) -> None:
-        tensor, weight = layer.inputs[0], self.state.weight(layer)
-        dy, x = trace.errors[layer.name], trace.activations[tensor]
-        sums: Codes = trace.accumulated(mac_input_gradient(layer, dy, weight.operand(), x.shape[1:]), f"{layer.name}/ng")
-        if self.network.is_rectified(tensor):
-            sums = np.where(x > 0, sums, 0)
-        self._requantise_error(tensor, sums, trace.error_fracs[layer.name] + weight.operand_frac, trace)
+    def _add_branches(self, tensor: str, trace: Trace) -> None:
+        """The error of a tensor that several layers read: the sum of what they sent."""
+        sent = trace.sent.pop(tensor, [])
+        if sent:
+            sums, frac = aligned_sum([codes for codes, _ in sent], [own for _, own in sent])
+            self._requantise_error(tensor, self._gated(tensor, sums, trace), frac, trace)
 
-    def _requantise_error(self, tensor: str, sums: Codes, frac: int, trace: Trace) -> None:
-        trace.error_bits[tensor] = magnitude_bits(sums), frac
-        self.state.error_scales.setdefault(tensor, ScaleHistory().after(magnitude_bits(sums), frac))
-        scales = error_scales(tensor, frac, self.state, self.recipe.seed)
+    def _send_error(self, layer: Layer, position: int, tensor: str, trace: Trace) -> None:
+        """What a layer contributes to the error of its input, which is the whole of it where nobody else reads that."""
+        x, dy, dy_frac = trace.activations[tensor], trace.errors[layer.name], trace.error_fracs[layer.name]
+        name = self.network.error_name(tensor, layer)
+        alone = name == tensor
+        if layer.rescales_error:
+            sums, frac = self._error_sums(layer, name, trace)
+            self._requantise_error(name, self._gated(tensor, sums, trace) if alone else sums, frac, trace)
+            codes, dy_frac = trace.errors[name], trace.error_fracs[name]
+        else:
+            codes = pass_backward(layer, x, self._part_of(layer, position, dy, trace), trace.fracs[tensor])
+            if alone and self.network.rectifier_of(tensor) is not self.network.rectifier_of(layer.name):
+                codes = self._gated(tensor, codes, trace)
+        if alone:
+            trace.errors[tensor], trace.error_fracs[tensor] = codes, dy_frac
+        else:
+            trace.sent.setdefault(tensor, []).append((codes, dy_frac))
+
+    def _part_of(self, layer: Layer, position: int, dy: Codes, trace: Trace) -> Codes:
+        """The error of one input of a concatenation."""
+        if not isinstance(layer, Concat):
+            return dy
+        first = sum(self.network.shapes[tensor][0] for tensor in layer.inputs[:position])
+        return dy[:, first : first + self.network.shapes[layer.inputs[position]][0]]
+
+    def _error_sums(self, layer: Layer, name: str, trace: Trace) -> tuple[Codes, int]:
+        """NG: accumulators of the error of a layer's input, and their fractional bits."""
+        tensor = layer.inputs[0]
+        x, dy, dy_frac = trace.activations[tensor], trace.errors[layer.name], trace.error_fracs[layer.name]
+        if isinstance(layer, MacLayer):
+            weight = self.state.weight(layer)
+            sums = trace.accumulated(mac_input_gradient(layer, dy, weight.operand(), x.shape[1:]), f"{layer.name}/ng")
+            return sums, dy_frac + weight.operand_frac
+        if isinstance(layer, BatchNorm):
+            return self._denormalise(layer, name, trace)
+        return junction_backward(layer, x, dy, self._dropout_key(layer)), error_accumulator_frac(layer, name, dy_frac, self.state)
+
+    def _denormalise(self, layer: BatchNorm, name: str, trace: Trace) -> tuple[Codes, int]:
+        tensor, found = layer.inputs[0], self._normalised[layer.name]
+        arguments = layer, trace.activations[tensor], trace.errors[layer.name], trace.error_fracs[layer.name], found, name
+        sums, frac = denormalise(*arguments, self.state)
+        if name not in self.state.error_scales:
+            gated = self._gated(tensor, sums, trace) if name == tensor else sums
+            self.state.error_scales[name] = ScaleHistory().after(magnitude_bits(gated), frac)
+            sums, frac = denormalise(*arguments, self.state)
+        return sums, frac
+
+    def _gated(self, tensor: str, sums: Codes, trace: Trace) -> Codes:
+        """The error of a tensor, zero where its rectifier is closed."""
+        rectifier, x = self.network.rectifier_of(tensor), trace.activations[tensor]
+        if rectifier is None:
+            return sums
+        open_ = x > 0
+        if rectifier.ceiling is not None:
+            open_ &= x < ceiling_code(rectifier.ceiling, trace.fracs[tensor])
+        return np.where(open_, sums, 0)
+
+    def _requantise_error(self, name: str, sums: Codes, frac: int, trace: Trace) -> None:
+        trace.error_bits[name] = magnitude_bits(sums), frac
+        self.state.error_scales.setdefault(name, ScaleHistory().after(magnitude_bits(sums), frac))
+        scales = error_scales(name, frac, self.state, self.recipe.seed)
         stochastic = self.recipe.error_rounding is Rounding.STOCHASTIC
         random = hash32(element_index(sums.shape), scales.key) if stochastic else None
         wide = shift_round(sums, scales.shift, self.recipe.error_rounding, random)
-        trace.errors[tensor] = trace.saturate(wide, OPERAND_BITS, f"error/{tensor}")
-        trace.error_fracs[tensor] = scales.frac
+        trace.errors[name] = trace.saturate(wide, OPERAND_BITS, f"error/{name}")
+        trace.error_fracs[name] = scales.frac
+
+    def _gradients(self, layer: Layer, trace: Trace) -> None:
+        """WG: the gradients of the layer's parameters."""
+        if isinstance(layer, MacLayer):
+            self._weight_gradient(layer, trace)
+        elif isinstance(layer, BatchNorm):
+            found = self._normalised[layer.name]
+            trace.gradients |= gradients(layer, trace.activations[layer.inputs[0]], trace.errors[layer.name], found)
 
     def _weight_gradient(self, layer: MacLayer, trace: Trace) -> None:
         x, dy = trace.activations[layer.inputs[0]], trace.errors[layer.name]
@@ -145,6 +247,9 @@ class ReferenceExecutor:
         trace.gradients[f"{layer.name}.weight"] = gradient if mask is None else np.where(mask, gradient, 0)
         if layer.bias:
             trace.gradients[f"{layer.name}.bias"] = trace.accumulated(bias_gradient(dy), f"{layer.name}/wg")
+
+    def _dropout_key(self, layer: Layer) -> StreamKey:
+        return dropout_key(self.recipe.seed, self.state.step, layer.name)
 
     def _update(self, table: StepTable, trace: Trace) -> None:
         for name, parameter in self.state.parameters.items():
@@ -164,6 +269,8 @@ class ReferenceExecutor:
             parameter.stored[...], parameter.momentum[...] = updated
             parameter.operand_shift = scales.operand_shift
             parameter.magnitude = magnitude_bits(parameter.stored)
+        for layer in self.network.batch_norms:
+            average(layer, self._normalised[layer.name], self.state)
 
 
 def finish_step(state: State, trace: Trace) -> None:

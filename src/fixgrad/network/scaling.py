@@ -4,6 +4,7 @@ Hardware must know the shift of a requantisation before the pass whose maximum i
 before it measured. A value that outgrows the window saturates, is counted, and widens the window's exponent for the next.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fixgrad.numbers import MAX_SHIFT
@@ -43,3 +44,8 @@ def output_frac(exponent: int, accumulator_frac: int, bits: int) -> int:
     """
     wanted = bits - 1 - exponent
     return min(max(wanted, accumulator_frac - MAX_SHIFT), accumulator_frac)
+
+
+def common_frac(fracs: Sequence[int], widest: int) -> int:
+    """Fractional bits to which tensors are aligned for a sum: the finest, but at most `widest` finer than the coarsest."""
+    return min(max(fracs), min(fracs) + widest)

@@ -7,12 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.errors import DataError
+from fixgrad.network.batch_norm import BatchNorm
 from fixgrad.network.graph import Network
 from fixgrad.network.layers import MacLayer
+from fixgrad.network.normalisation import RUNNING_BITS, RUNNING_MEAN_FRAC, RUNNING_VARIANCE_FRAC, Running
 from fixgrad.network.recipe import OPERAND_BITS, Recipe
 from fixgrad.network.scaling import ScaleHistory
 from fixgrad.network.update import ParameterFormats
-from fixgrad.numbers import Format, magnitude_bits, requantise
+from fixgrad.numbers import Format, Rounding, magnitude_bits, requantise
+from fixgrad.numbers.rounding import round_real
 
 #: Bits of head-room of a stored weight above the largest initial one.
 WEIGHT_HEADROOM = 2
@@ -95,9 +98,11 @@ class State:
     Attributes:
         step: the number of updates done.
         parameters: by name, ``conv1.weight``.
-        activation_scales: by the name of the MAC layer that produced the tensor.
-        error_scales: by the name of the tensor whose error it is (the input of a layer, or the logits).
+        activation_scales: by the name of the layer that produced the tensor and gave it a scale of its own.
+        error_scales: by the name of the tensor whose error it is (the input of a layer, or the logits), or by ``tensor@layer``
+            for what one of its readers contributes.
         overflows: accumulators' sticky flags: names of ``layer/phase`` seen so far.
+        running: mean and variance of each batch normalisation, by its name.
     """
 
     step: int
@@ -105,6 +110,7 @@ class State:
     activation_scales: dict[str, ScaleHistory] = field(default_factory=dict)
     error_scales: dict[str, ScaleHistory] = field(default_factory=dict)
     overflows: set[str] = field(default_factory=set)
+    running: dict[str, Running] = field(default_factory=dict)
 
     def weight(self, layer: MacLayer) -> Parameter:
         """The layer's weight."""
@@ -150,5 +156,20 @@ def initial_state(network: Network, weights: Mapping[str, NDArray[np.floating]],
             raise DataError(f"no initial value for {name}: expected an array of shape {shape}")
         if tuple(weights[name].shape) != tuple(shape):
             raise DataError(f"the initial value of {name} has shape {tuple(weights[name].shape)}: expected {shape}")
-        parameters[name] = new_parameter(weights[name], recipe, is_bias=name.endswith(".bias"))
-    return State(0, parameters)
+        parameters[name] = new_parameter(weights[name], recipe, is_bias=not name.endswith(".weight"))
+    return State(0, parameters, running={layer.name: _running(layer, weights) for layer in network.batch_norms})
+
+
+def _running(layer: BatchNorm, weights: Mapping[str, NDArray[np.floating]]) -> Running:
+    """The running statistics to begin with: those given as ``NAME.running_mean`` and ``NAME.running_variance``, or 0 and 1."""
+    mean = weights.get(f"{layer.name}.running_mean", np.zeros(layer.channels))
+    variance = weights.get(f"{layer.name}.running_variance", np.ones(layer.channels))
+    if mean.shape != (layer.channels,) or variance.shape != (layer.channels,):
+        shapes = f"{mean.shape} and {variance.shape}"
+        raise DataError(f"the running statistics of {layer.name} have shapes {shapes}: expected ({layer.channels},)")
+    limit = (1 << (RUNNING_BITS - 1)) - 1
+    codes = (
+        np.clip(round_real(np.asarray(values, np.float64), frac, Rounding.NEAREST), -limit, limit)
+        for values, frac in ((mean, RUNNING_MEAN_FRAC), (variance, RUNNING_VARIANCE_FRAC))
+    )
+    return Running(*codes)

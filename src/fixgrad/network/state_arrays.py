@@ -1,7 +1,8 @@
 """A `State` as named arrays and JSON values, and back: what a checkpoint or another program needs to hold of a run.
 
 The arrays are ``stored/NAME`` and ``momentum/NAME`` (int32, the parameter's shape) and ``mask/NAME`` (bool [out, in], once
-the parameter is pruned). Everything else is small and goes into the JSON values.
+the parameter is pruned), and ``running_mean/NAME`` and ``running_variance/NAME`` (int64 [channels]) of each batch
+normalisation. Everything else is small and goes into the JSON values.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.errors import DataError
+from fixgrad.network.batch_norm import BatchNorm
 from fixgrad.network.graph import Network
+from fixgrad.network.normalisation import RUNNING_BITS, Running
 from fixgrad.network.scaling import WINDOW, ScaleHistory
 from fixgrad.network.state import Parameter, State
 from fixgrad.network.update import ParameterFormats
@@ -34,6 +37,8 @@ def state_to_arrays(state: State) -> StateArrays:
         arrays[f"momentum/{name}"] = parameter.momentum
         if parameter.mask is not None:
             arrays[f"mask/{name}"] = parameter.mask
+    for name, running in state.running.items():
+        arrays |= dict(zip(_running_names(name), running, strict=True))
     values = {
         "step": state.step,
         "parameters": {name: _parameter_values(parameter) for name, parameter in state.parameters.items()},
@@ -54,7 +59,9 @@ def state_from_arrays(network: Network, arrays: Mapping[str, NDArray[Any]], valu
         parameters = {
             name: _parameter(name, shape, arrays, values["parameters"][name]) for name, shape in network.parameters.items()
         }
-        unknown = sorted(set(arrays) - {key for name in parameters for key in _array_names(name)})
+        running = {layer.name: _running(layer, arrays) for layer in network.batch_norms}
+        known = {key for name in parameters for key in _array_names(name)}
+        unknown = sorted(set(arrays) - known - {key for name in running for key in _running_names(name)})
         if unknown:
             raise DataError(f"array {unknown[0]!r} belongs to no parameter of {network.name}")
         return State(
@@ -63,6 +70,7 @@ def state_from_arrays(network: Network, arrays: Mapping[str, NDArray[Any]], valu
             activation_scales=_histories("activation", values["activation_scales"]),
             error_scales=_histories("error", values["error_scales"]),
             overflows=set(map(str, values["overflows"])),
+            running=running,
         )
     except KeyError as missing:
         raise DataError(f"the state lacks {missing}") from None
@@ -72,6 +80,24 @@ def state_from_arrays(network: Network, arrays: Mapping[str, NDArray[Any]], valu
 
 def _array_names(parameter: str) -> tuple[str, str, str]:
     return f"stored/{parameter}", f"momentum/{parameter}", f"mask/{parameter}"
+
+
+def _running_names(layer: str) -> tuple[str, str]:
+    return f"running_mean/{layer}", f"running_variance/{layer}"
+
+
+def _running(layer: BatchNorm, arrays: Mapping[str, NDArray[Any]]) -> Running:
+    return Running(*(_statistic(name, arrays[name], layer.channels) for name in _running_names(layer.name)))
+
+
+def _statistic(name: str, array: NDArray[Any], channels: int) -> NDArray[np.int64]:
+    if array.dtype != np.int64 or array.shape != (channels,):
+        raise DataError(f"{name} is {array.dtype} {list(array.shape)}: expected int64 [{channels}]")
+    limit = (1 << (RUNNING_BITS - 1)) - 1
+    least = 0 if name.startswith("running_variance/") else -limit
+    if channels and not least <= int(array.min()) <= int(array.max()) <= limit:
+        raise DataError(f"{name} holds codes of {array.min()} to {array.max()}: expected {least} to {limit}")
+    return array.copy()
 
 
 def _parameter_values(parameter: Parameter) -> dict[str, int]:

@@ -14,6 +14,7 @@ from fixgrad.network.trace import Trace
 from fixgrad.numbers import bit_length
 from fixgrad.train.collective import SINGLE, Collective
 from fixgrad.train.kernels.pointwise import Placement, combined, on_host
+from fixgrad.train.layers.batch_norm import Normalised
 from fixgrad.train.layers.parameter import channels_first
 
 
@@ -63,6 +64,8 @@ class StepRecord:
     Attributes:
         place: where this worker's images lie in the global batch.
         batch: how many they are.
+        sent: error codes, with their fractional bits, that the readers of a tensor of several have sent so far.
+        normalised: what each batch normalisation found on its way forward.
         loss_sum, correct: over these images (see `fixgrad.network.cross_entropy`).
     """
 
@@ -78,6 +81,8 @@ class StepRecord:
     forward: dict[str, Measurement] = field(default_factory=dict)
     backward: dict[str, Measurement] = field(default_factory=dict)
     overflows: dict[str, list[Tensor]] = field(default_factory=dict)
+    sent: dict[str, list[tuple[Tensor, int]]] = field(default_factory=dict)
+    normalised: dict[str, Normalised] = field(default_factory=dict)
     loss_sum: int = 0
     correct: int = 0
 

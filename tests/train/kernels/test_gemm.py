@@ -1,5 +1,6 @@
 """Every path of the integer product against int64, with data of one sign at the depths where inexact units fail."""
 
+import itertools
 import logging
 
 import numpy as np
@@ -129,3 +130,15 @@ def test_shapes_that_a_gpu_refuses_are_filled_up(rows, depth, columns, monkeypat
     b = torch.from_numpy(rng.integers(-127, 128, (depth, columns), np.int8))
     monkeypatch.setattr(module.torch, "_int_mm", particular)
     assert torch.equal(module._cuda_int8_gemm(a, b), a.int() @ b.int())
+
+
+@pytest.mark.parametrize("path", ["int8", "fp32", "fp64"])
+def test_vectors_in_any_layout(path):
+    """A side of 1 leaves the strides of a matrix open; all of them must give the product."""
+    rng = np.random.default_rng(5)
+    for rows, depth, columns in itertools.product((1, 2, 5), (1, 2, 40), (1, 2, 5)):
+        a = torch.from_numpy(rng.integers(-127, 128, (rows, depth), np.int8))
+        b = torch.from_numpy(rng.integers(-127, 128, (depth, columns), np.int8))
+        expected = a.to(torch.int64) @ b.to(torch.int64)
+        for left, right in itertools.product((a, a.t().contiguous().t()), (b, b.t().contiguous().t())):
+            assert torch.equal(gemm(left, right, GemmPath(path)).to(torch.int64), expected), (rows, depth, columns)

@@ -7,6 +7,9 @@ from typing import NamedTuple
 import torch
 
 from fixgrad.train.kernels.gemm import GemmPath, choose_path
+from fixgrad.train.kernels.joining import Joining
+from fixgrad.train.kernels.joining_torch import TorchJoining
+from fixgrad.train.kernels.joining_trial import joining_agrees
 from fixgrad.train.kernels.pointwise import Pointwise
 from fixgrad.train.kernels.pointwise_torch import TorchPointwise
 from fixgrad.train.kernels.trial import agree
@@ -21,19 +24,22 @@ class Kernels(NamedTuple):
     path: GemmPath
     pointwise: Pointwise
     workers: Workers
+    joining: Joining = TorchJoining()
 
 
-def choose_kernels(device: torch.device, path: str = "auto", fused: bool = True) -> Kernels:
+def choose_kernels(device: torch.device, path: str = "auto", fused: bool = True, joins: bool = True) -> Kernels:
     """Kernels for a device, with as many threads on the CPU as `torch.get_num_threads` says.
 
     Args:
         path: ``"auto"``, or the path of integer products to force (see `choose_path`, also for what is raised).
         fused: whether pointwise functions may be compiled.
+        joins: whether anything but a chain is computed: a chain need not wait for functions that it has no use for.
     """
     on_cpu = device.type == "cpu"
     pointwise = _fused_pointwise() if on_cpu and fused else None
     team = workers(torch.get_num_threads() if on_cpu else 1)
-    return Kernels(choose_path(path, device), pointwise or TorchPointwise(), team)
+    joining = _fused_joining() if pointwise and joins else None
+    return Kernels(choose_path(path, device), pointwise or TorchPointwise(), team, joining or TorchJoining())
 
 
 @lru_cache
@@ -47,5 +53,24 @@ def _fused_pointwise() -> Pointwise | None:
         problem = "compiled functions give other integers than eager ones"
     except Exception as error:  # whatever a broken installation raises
         problem = str(error)
-    _log.warning("Numba does not work here (%s): pointwise functions run in eager PyTorch, several times slower", problem)
+    _warn(problem)
     return None
+
+
+@lru_cache
+def _fused_joining() -> Joining | None:
+    """The same of what joins and normalises tensors."""
+    try:
+        from fixgrad.train.kernels.joining_numba import NumbaJoining
+
+        if joining_agrees(NumbaJoining(), TorchJoining()):
+            return NumbaJoining()
+        problem = "compiled functions give other integers than eager ones"
+    except Exception as error:  # whatever a broken installation raises
+        problem = str(error)
+    _warn(problem)
+    return None
+
+
+def _warn(problem: str) -> None:
+    _log.warning("Numba does not work here (%s): pointwise functions run in eager PyTorch, several times slower", problem)

@@ -70,7 +70,16 @@ def gemm(a: Tensor, b: Tensor, path: GemmPath, out: Tensor | None = None) -> Ten
         return product if out is None else out.copy_(product)
     if out is None:
         out = torch.empty((a.shape[0], b.shape[1]), dtype=torch.int32, device=a.device)
-    return torch._int_mm(a, b, out=out) if path is GemmPath.INT8 else _float_gemm(a, b, path, out)
+    return torch._int_mm(_unambiguous(a), _unambiguous(b), out=out) if path is GemmPath.INT8 else _float_gemm(a, b, path, out)
+
+
+def _unambiguous(operand: Tensor) -> Tensor:
+    """The same matrix, with the strides of a row-major one where a side of 1 leaves them open.
+
+    `torch._int_mm` of PyTorch 2.13 takes a [1, K] whose strides are (1, 1), the transpose of a column, for column-major, and
+    leaves garbage in the result.
+    """
+    return operand.reshape(-1).view(operand.shape) if 1 in operand.shape else operand
 
 
 def _float_gemm(a: Tensor, b: Tensor, path: GemmPath, out: Tensor) -> Tensor:

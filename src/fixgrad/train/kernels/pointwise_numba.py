@@ -24,10 +24,10 @@ if (len(HASH_ROUNDS), HASH_KEY_ROUND) != (fused.HASH_ROUNDS, fused.HASH_KEY_ROUN
 
 
 class NumbaPointwise(TorchPointwise):
-    """See `fixgrad.train.kernels.pointwise.Pointwise`. Measures and codes wider than 8 bits, which are rare, are eager's."""
+    """See `fixgrad.train.kernels.pointwise.Pointwise`. Measures and 32-bit logits, which are rare, are eager's."""
 
     def requantise_forward(self, sums: Tensor, bias: Tensor | None, relu: bool, shift: int, bits: int, out: Tensor) -> Tensor:
-        if out.dtype != torch.int8:
+        if out.dtype == torch.int32:
             return super().requantise_forward(sums, bias, relu, shift, bits, out)
         rows = _rows(sums)
         addend = np.zeros(rows.shape[1], np.int32) if bias is None else bias.numpy()

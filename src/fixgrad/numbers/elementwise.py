@@ -1,0 +1,69 @@
+"""Integer functions with a shift or a divisor of its own for every element: what normalisation needs once a channel.
+
+All values are int64; each function states the magnitudes for which nothing wraps.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64s = NDArray[np.int64]
+
+#: Widest shift of `align_each`.
+WIDEST_SHIFT = 62
+_LOW_BITS = 32
+
+
+def bit_lengths(values: Int64s) -> Int64s:
+    """Bits of each magnitude: 0 for 0, 8 for 128 to 255; |values| < 2**63."""
+    magnitudes = np.abs(values)
+    high = magnitudes >> _LOW_BITS
+    # Halves below 2**32 are exact in float64, whose exponent is then the bit length.
+    low_bits = np.frexp((magnitudes & ((1 << _LOW_BITS) - 1)).astype(np.float64))[1]
+    high_bits = np.frexp(high.astype(np.float64))[1] + _LOW_BITS
+    return np.where(high > 0, high_bits, low_bits).astype(np.int64)
+
+
+def align_each(values: Int64s, left: Int64s | int, bits: int) -> Int64s:
+    """values * 2**left, rounded to nearest and saturated to `bits` bits, with a shift for every element.
+
+    Unlike `fixgrad.numbers.align`, what does not fit becomes the largest code of all, also where the shift is wider than that:
+    a value that is too large is never taken for zero.
+
+    Args:
+        values: |values| < 2**62.
+        left: shift to the left, to the right where negative; taken into -62 .. 62.
+        bits: width of the result, up to 63.
+    """
+    limit = np.int64((1 << (bits - 1)) - 1)
+    shifts = np.clip(np.asarray(left, np.int64), -WIDEST_SHIFT, WIDEST_SHIFT)
+    up, down = np.maximum(shifts, 0), np.maximum(-shifts, 0)
+    bound = limit >> up
+    raised = np.where(np.abs(values) > bound, np.sign(values) * limit, np.clip(values, -bound, bound) << up)
+    half = np.where(down > 0, np.int64(1) << np.maximum(down - 1, 0), 0)
+    lowered = np.clip((values + half) >> down, -limit, limit)
+    return np.where(shifts >= 0, raised, lowered)
+
+
+def narrow_each(values: Int64s, bits: int) -> tuple[Int64s, Int64s]:
+    """Each value as mantissa * 2**shift with |mantissa| <= 2**bits, rounded to nearest; shifts are 0 where it fits as it is.
+
+    |values| < 2**62.
+    """
+    shifts = np.maximum(bit_lengths(values) - bits, 0)
+    return align_each(values, -shifts, 63), shifts
+
+
+def divide_nearest(values: Int64s, divisor: Int64s | int) -> Int64s:
+    """floor(values / divisor + 1/2) for positive divisors; |values| < 2**62, divisor < 2**62."""
+    wide = np.asarray(divisor, np.int64)
+    quotient: Int64s = (values + wide // 2) // wide
+    return quotient
+
+
+def square_roots(values: Int64s) -> Int64s:
+    """floor(sqrt(values)) for 0 <= values < 2**52.
+
+    The float64 root of such an integer is correctly rounded (IEEE 754) and cannot reach the next integer: below a square
+    m**2 < 2**52 it is at least 2**-27 away from m, and the spacing of float64 there is 2**-27 at most.
+    """
+    return np.sqrt(values.astype(np.float64)).astype(np.int64)
