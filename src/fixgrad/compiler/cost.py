@@ -168,21 +168,23 @@ def gradient_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid:
     taps, pixels, held = job.stage.taps, rows.pixels * columns.pixels, rows.held * columns.held
     places = _places(machine, grid, held, shape.chunk_kernels + END_WORDS)
     capacity = machine.half_gradient_words // taps
-    kernels = grid.channels * job.inputs * job.density
-    column_tiles = np.maximum(np.ceil(kernels * 1.1 / max(capacity, 1)), 1)
+    # A tile of kernels holds whole columns, and its chunks do.
+    columns_held = np.maximum(_whole(capacity / np.maximum(grid.channels * job.density, 1e-9), job.density), 1)
+    column_tiles = np.ceil(job.inputs / columns_held)
+    chunks = column_tiles * np.ceil(np.minimum(columns_held, job.inputs) / shape.columns)
     single = shape.tiles == 1 and job.micro_batches == 1
     error_passes = 1 if single else column_tiles
     errors = error_passes * job.micro_batches * job.outputs * _area(job)
     inputs = np.where(grid.resident, 1, shape.channel_tiles) * job.micro_batches * rows.reads * columns.reads * job.inputs
-    computes = np.maximum(shape.computes, shape.channel_tiles * column_tiles * shape.tiles * job.micro_batches)
+    computes = np.maximum(shape.computes, shape.passes * chunks)
     entries = job.micro_batches * shape.tiles * job.kernels
     runs = np.maximum(grid.channels / grid.block, 1)
     loads = computes * (2 + shape.queues * runs)
     load = (errors + inputs) / machine.load_words + entries + LOAD_CYCLES * loads
     # Runs of one block row follow one another from chunk to chunk; those of several are updated one by one.
     tiles = shape.channel_tiles * column_tiles
-    chunks = np.where(runs > 1, np.maximum(computes / (tiles * max(shape.tiles * job.micro_batches, 1)), 1) * runs, 1)
-    updates = tiles * shape.queues * chunks
+    apart = np.where(runs > 1, np.maximum(computes / (tiles * max(shape.tiles * job.micro_batches, 1)), 1) * runs, 1)
+    updates = tiles * shape.queues * apart
     update = job.kernels * taps / machine.groups + updates / machine.groups * UPDATE_CYCLES
     instructions = loads + 2 * updates
     moved = (errors + inputs) * machine.lanes + entries * 2 + job.kernels * (taps * job.stored + 4)
@@ -253,8 +255,8 @@ class _Shape:
         self.chunk_kernels = np.ceil(np.minimum(per_channel * grid.chunk, np.maximum(full, per_channel)))
         step = grid.block if job.phase == "ng" else 1
         fitting = _whole(full / np.maximum(per_channel, 1e-9) / step, job.density) * step
-        chunks = np.ceil(job.inputs / np.minimum(fitting, grid.chunk))
-        self.computes = self.passes * chunks
+        self.columns = np.minimum(fitting, grid.chunk)
+        self.computes = self.passes * np.ceil(job.inputs / self.columns)
         # The busiest group takes `channels` of each tile, or what is left for the first group of the last one.
         rest = job.outputs - (self.channel_tiles - 1) * self.queues * grid.channels
         depth = (self.channel_tiles - 1) * grid.channels + np.minimum(grid.channels, rest)

@@ -145,18 +145,18 @@ def column_kernels(
 ) -> TileKernels:
     """NG: `queues` sets of `size` columns from columns[0] to columns[1], in chunks of at most `most` rows (whole blocks)."""
     height, rows = matrix.block_rows, matrix.grid.rows
-    counts = matrix.by_columns(*columns, size, queues)
-    chunks, runs = list[Chunk](), list[Runs]()
+    counts, room = matrix.by_columns(*columns, size, queues), max(limit // words, 1)
+    chunks, found = list[Chunk](), dict[Span, list[tuple[int, int, int]]]()
     for first, last in cut(counts * words, max(most // height, 1), limit, matrix.grid.block_rows):
-        span = first * height, min(last * height, rows)
-        for part in _parts(matrix, columns, size, queues, (first, last), max(limit // words, 1)):
-            starts, ends = _edges(columns, size, queues, part)
-            taken = matrix.count((first, last), starts, ends)
+        whole = counts[:, first:last].sum(axis=1)
+        parts = [(0, size)] if whole.max() <= room else _parts(matrix, columns, size, queues, (first, last), room)
+        for part in parts:
+            taken = whole if part == (0, size) else matrix.count((first, last), *_edges(columns, size, queues, part))
             if taken.any():
-                runs.append(_column_runs(matrix, columns[0], size, (first, last), (starts, ends), len(chunks)))
-                chunks.append(Chunk(*span, taken))
-    joined = Runs(*(np.concatenate(column) for column in zip(*runs, strict=True))) if runs else _NO_RUNS
-    return TileKernels(chunks, joined)
+                found.setdefault(part, []).append((len(chunks), first, last))
+                chunks.append(Chunk(first * height, min(last * height, rows), taken))
+    runs = [_column_runs(matrix, columns, size, queues, part, np.array(of)) for part, of in found.items()]
+    return TileKernels(chunks, Runs(*(np.concatenate(column) for column in zip(*runs, strict=True))) if runs else _NO_RUNS)
 
 
 _NO_RUNS = Runs(*(np.zeros(0, np.int64) for _ in Runs._fields))
@@ -181,11 +181,19 @@ def _parts(matrix: KernelMatrix, columns: Span, size: int, queues: int, blocks: 
             waiting += [(middle, part[1]), (part[0], middle)]
 
 
-def _column_runs(matrix: KernelMatrix, origin: int, size: int, blocks: Span, edges: tuple[Ints, Ints], chunk: int) -> Runs:
+def _column_runs(matrix: KernelMatrix, columns: Span, size: int, queues: int, part: Span, chunks: Ints) -> Runs:
+    """The runs of all chunks that take the same part of each queue's set.
+
+    Args:
+        chunks: number, first and last block row of each, [n, 3].
+    """
     height, width = matrix.grid.block
-    pieces = np.array(list(_pieces(list(zip(*(edge.tolist() for edge in edges), strict=True)), width)), np.int64).reshape(-1, 4)
+    starts, ends = _edges(columns, size, queues, part)
+    pieces = np.array(list(_pieces(list(zip(starts.tolist(), ends.tolist(), strict=True)), width)), np.int64).reshape(-1, 4)
     queue, first, last, base = pieces.T
-    rows = np.arange(*blocks)[:, None]
-    start, entries = matrix.run(rows, first, last)
-    out_base = base + edges[0][queue] - origin - queue * size
-    return Runs(np.array(chunk), queue, start, entries, out_base, (rows - blocks[0]) * height).live()
+    heights = chunks[:, 2] - chunks[:, 1]
+    number, top = (np.repeat(chunks[:, place], heights)[:, None] for place in (0, 1))
+    below = (np.arange(len(number)) - np.repeat(np.cumsum(heights) - heights, heights))[:, None]
+    start, entries = matrix.run(top + below, first, last)
+    out_base = base + starts[queue] - columns[0] - queue * size
+    return Runs(number, queue, start, entries, out_base, below * height).live()
