@@ -29,6 +29,8 @@ ACCUMULATOR_FRAC = 24
 #: 1 / sqrt(variance) = root * 2**(half - ROOT_FRAC), with a root of 17 bits.
 ROOT_FRAC = 40
 _MEAN_BITS, _VARIANCE_BITS, _OFFSET_BITS, _FACTOR_BITS = 25, 41, 47, 32
+#: The factor of x in NG exceeds that of the error by up to 2**7 where the deviation is a single code.
+_CODE_FACTOR_BITS = 38
 
 
 class Moments(NamedTuple):
@@ -151,7 +153,8 @@ def backward_map(
     raised = 60 - bit_lengths(mean_product)
     ratio, dropped = narrow_each((mean_product << raised) // inverse.variance, 30)
     # by_error * ratio: 31 + 30 bits. `ratio` has 16 + raised - dropped - lowered fractional bits, the variance 8.
-    by_code = -align_each(by_error * ratio, lowered + dropped - raised - (16 - MOMENT_FRAC), _FACTOR_BITS)
+    by_code = -align_each(by_error * ratio, lowered + dropped - raised - (16 - MOMENT_FRAC), _CODE_FACTOR_BITS)
+    # by_code * mean: 37 + 24 bits.
     offset = -divide_nearest(by_error * sums.error, count) - align_each(by_code * seen.mean, -MOMENT_FRAC, 63)
     return BackwardMap(by_error, by_code, offset)
 
