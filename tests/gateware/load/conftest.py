@@ -151,6 +151,7 @@ class LoadBench:
     machine: Machine
     bench: Bench
     hostility: Hostility
+    rests: Hostility
     source: Source = field(init=False)
     sinks: dict[str, Sink] = field(init=False)
 
@@ -159,7 +160,7 @@ class LoadBench:
         waiting = [f"kernel_{g}" for g in groups] + [f"error_{g}_{p}" for g in groups for p in pes]
         taken = ["done", "fault", "table", *(f"input_{p}" for p in pes)]
         self.source = self.bench.source("instructions", self.hostility)
-        self.sinks = {name: self.bench.sink(name, self.hostility) for name in waiting}
+        self.sinks = {name: self.bench.sink(name, self.rests) for name in waiting}
         self.sinks |= {name: self.bench.sink(name) for name in taken}
 
     def push(self, program: list[Instruction]) -> None:
@@ -190,9 +191,14 @@ def designs() -> Callable[[str], Netlist]:
 
 @pytest.fixture(scope="session")
 def load(designs: Callable[[str], Netlist]) -> MakeBench:
-    """Makes benches: name of the machine, timing, hostility; memory of random bytes."""
+    """Makes benches: name of the machine, timing, hostility of memory and streams, of the sinks; memory of random bytes."""
 
-    def make(name: str, timing: DramTiming | None = None, hostility: Hostility | None = None) -> LoadBench:
+    def make(
+        name: str,
+        timing: DramTiming | None = None,
+        hostility: Hostility | None = None,
+        rests: Hostility | None = None,
+    ) -> LoadBench:
         machine = MACHINES[name]
         bench = Bench(designs(name), quick=True)
         bench.allocate(MEMORY_BYTES)[:] = np.random.default_rng(1).integers(0, 256, MEMORY_BYTES, np.uint8)
@@ -205,7 +211,7 @@ def load(designs: Callable[[str], Netlist]) -> MakeBench:
                 timing=timing or DramTiming(),
                 hostility=hostility or Hostility(),
             )
-        ends = LoadBench(machine, bench, hostility or Hostility())
+        ends = LoadBench(machine, bench, hostility or Hostility(), rests or hostility or Hostility())
         bench.set("limit", MEMORY_BYTES)
         bench.reset()
         return ends
