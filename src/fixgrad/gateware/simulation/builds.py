@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import importlib.resources
+import json
 import os
 import platform
 import shutil
@@ -23,7 +24,8 @@ from functools import cache
 from pathlib import Path
 
 from fixgrad.gateware.axi.ports import Port
-from fixgrad.gateware.simulation.emit import TOP, Netlist, ToolError, cxxrtl, run_tool, verilog
+from fixgrad.gateware.simulation.emit import TOP, Netlist, ToolError, cxxrtl, run_tool
+from fixgrad.gateware.simulation.partition import WRAPPER, Part, partition
 
 #: Builds that were not used for so long are removed when another one is made.
 KEEP_DAYS = 30
@@ -80,19 +82,53 @@ def _make(design: Netlist, engine: Engine, trace: bool, quick: bool, target: Pat
 
 
 def _verilator_objects(design: Netlist, trace: bool, quick: bool, folder: Path) -> list[Path]:
-    root = _verilator_root()
-    (folder / f"{TOP}.v").write_text(verilog(design))
-    options = "--cc -O3 --x-assign fast --x-initial fast --no-assert --no-timing -Wno-lint -Wno-fatal"
-    options += f" --prefix Vtop --top-module {TOP} --Mdir model{' --trace-vcd' if trace else ''}"
-    environment = {**os.environ, "VERILATOR_ROOT": str(root)}
-    run_tool([str(root / "bin" / "verilator_bin"), *options.split(), f"{TOP}.v"], folder, environment)
-    (folder / "model" / "glue.cpp").write_text(_verilator_glue(design.ports))
-    include = root / "include"
+    parts = partition(design)
+    include = _verilator_root() / "include"
     includes = [f"-I{include}", f"-I{include / 'vltstd'}"]
-    flags = [*includes, f"-I{_harness_folder()}", f"-I{folder / 'model'}", *_SWITCHES, f"-DVM_TRACE={int(trace)}"]
+    switches = [*_SWITCHES, f"-DVM_TRACE={int(trace)}"]
+    made = [_part_object(part, trace, quick, [*includes, *switches]) for part in parts]
+    for _, headers in made:
+        for name, text in headers.items():
+            (folder / name).write_text(text)
+    (folder / "glue.cpp").write_text(_verilator_glue(parts))
+    glue = _compile([(folder / "glue.cpp", [*includes, f"-I{_harness_folder()}", f"-I{folder}", *switches, "-O2"])], folder)
     runtime = ["verilated.cpp", "verilated_threads.cpp", *(["verilated_vcd_c.cpp"] if trace else [])]
     objects = [_shared_object(include / name, [*includes, *_SWITCHES]) for name in runtime]
-    return _compile(_verilator_jobs(folder / "model", flags, quick), folder) + objects + _harness_objects()
+    return [*glue, *(object_ for object_, _ in made), *objects, *_harness_objects()]
+
+
+def _model(part: Part) -> str:
+    """The class that Verilator makes of a part."""
+    return f"Vpart_{part.name}"
+
+
+def _part_object(part: Part, trace: bool, quick: bool, flags: list[str]) -> tuple[Path, dict[str, str]]:
+    """A part as one object file and the headers of its class, from the cache or made now."""
+    key = _digest(_tools(), _recipe(), part.name, part.verilog, trace, quick)
+    target = cache_folder() / "objects" / f"{part.name}-{key}.o"
+    headers = target.with_suffix(".json")
+    with _locked(target):
+        if not (target.exists() and headers.exists()):
+            with tempfile.TemporaryDirectory(prefix="fixgrad-part-") as name:
+                _make_part(part, trace, quick, flags, Path(name))
+                found = {path.name: path.read_text() for path in (Path(name) / "model").glob("*.h")}
+                headers.write_text(json.dumps(found))
+                shutil.copy(Path(name) / "part.o", target.with_suffix(f".{os.getpid()}"))
+                target.with_suffix(f".{os.getpid()}").replace(target)
+    os.utime(target)
+    os.utime(headers)
+    return target, json.loads(headers.read_text())
+
+
+def _make_part(part: Part, trace: bool, quick: bool, flags: list[str], folder: Path) -> None:
+    root = _verilator_root()
+    (folder / "part.v").write_text(part.verilog)
+    options = "--cc -O3 --x-assign fast --x-initial fast --no-assert --no-timing -Wno-lint -Wno-ALWNEVER -Wno-fatal"
+    options += f" --prefix {_model(part)} --top-module {WRAPPER} --Mdir model{' --trace-vcd' if trace else ''}"
+    environment = {**os.environ, "VERILATOR_ROOT": str(root)}
+    run_tool([str(root / "bin" / "verilator_bin"), *options.split(), "part.v"], folder, environment)
+    objects = _compile(_verilator_jobs(folder / "model", [*flags, f"-I{folder / 'model'}"], quick), folder)
+    run_tool([_compiler(), "-r", "-nostdlib", "-o", "part.o", *map(str, objects)], folder)
 
 
 #: Read by Verilator's headers.
@@ -103,12 +139,20 @@ _ONE_FILE = 400_000
 
 def _verilator_jobs(model: Path, flags: list[str], quick: bool) -> list[tuple[Path, list[str]]]:
     sources = sorted(model.glob("*.cpp"))
-    if quick or sum(source.stat().st_size for source in sources) <= _ONE_FILE:
-        whole = model.parent / "whole.cpp"
-        whole.write_text("".join(f'#include "{source.name}"\n' for source in sources))
-        return [(whole, [*flags, "-O1" if quick else "-O3"])]
     # What runs once is in files named Slow: optimising those takes time and gains none.
-    return [(source, [*flags, "-O0" if "__Slow" in source.name else "-O3"]) for source in sources]
+    once = [source for source in sources if "__Slow" in source.name]
+    often = [source for source in sources if source not in once]
+    jobs = []
+    for name, of, level in (("once", once, "-O0"), ("often", often, "-O1" if quick else "-O3")):
+        if not of:
+            continue
+        if quick or sum(source.stat().st_size for source in of) <= _ONE_FILE:
+            whole = model.parent / f"{name}.cpp"
+            whole.write_text("".join(f'#include "{source.name}"\n' for source in of))
+            jobs.append((whole, [*flags, level]))
+        else:
+            jobs += [(source, [*flags, level]) for source in of]
+    return jobs
 
 
 def _cxxrtl_objects(design: Netlist, trace: bool, quick: bool, folder: Path) -> list[Path]:
@@ -151,20 +195,43 @@ def _shared_object(source: Path, flags: list[str], also: list[str] | None = None
     return target
 
 
-def _glue(rows: list[str], before: str, header: str) -> str:
-    lines = "".join(f" \\\n    PORT({row})" for row in rows)
-    return f'{before}#define FIXGRAD_PORTS(PORT){lines}\n#include "{header}"\n'
-
-
-def _verilator_glue(ports: tuple[Port, ...]) -> str:
-    rows = [f"{port.name}, {port.bits}, {str(port.is_input).lower()}" for port in ports]
-    return _glue(rows, "", "verilator_chip.h")
+def _verilator_glue(parts: tuple[Part, ...]) -> str:
+    """The models of all parts, which instances there are, and how they are wired; see `harness/assembly.h`."""
+    by_name = {part.name: part for part in parts}
+    lines = [f'#include "{_model(part)}.h"' for part in parts]
+    lines += ['#include "assembly.h"', "namespace fixgrad {"]
+    for part in parts:
+        rows = ", ".join(
+            f'{{"{p.name}", &m.{p.name}, {p.bits}, sizeof(m.{p.name}), {str(p.is_input).lower()}}}' for p in part.ports
+        )
+        lines.append(f"template <> std::vector<PortRef> ports_of({_model(part)} &m) {{ return {{{rows}}}; }}")
+    lines.append("std::unique_ptr<PartModel> make_part(uint32_t kind, VerilatedContext *context, const char *name) {")
+    for kind, part in enumerate(parts):
+        lines.append(f"    if (kind == {kind}) return std::make_unique<VerilatedPart<{_model(part)}>>(context, name);")
+    lines.append("    return nullptr;\n}")
+    kinds = {part.name: kind for kind, part in enumerate(parts)}
+    places = {part.name: {port.name: place for place, port in enumerate(part.ports)} for part in parts}
+    instances, links = [(TOP, 0, TOP)], []
+    for parent, (kind_name, depth, path) in enumerate(instances):  # grows meanwhile
+        part, numbers = by_name[kind_name], {}
+        for child, child_kind in part.children.items():
+            numbers[child] = len(instances)
+            instances.append((child_kind, depth + 1, f"{path}.{child}"))
+        for link in part.links:
+            child_part = by_name[part.children[link.child]]
+            wires = places[part.name][link.parent_port], places[child_part.name][child_part.own[link.port]]
+            links.append(f"{{{parent}, {wires[0]}, {numbers[link.child]}, {wires[1]}}}")
+    rows = ", ".join(f'{{{kinds[name]}, {depth}, "{path}"}}' for name, depth, path in instances)
+    lines.append(f"const std::vector<Instance> kInstances = {{{rows}}};")
+    lines.append(f"const std::vector<Link> kLinks = {{{', '.join(links)}}};")
+    return "\n".join([*lines, "}  // namespace fixgrad", ""])
 
 
 def _cxxrtl_glue(ports: tuple[Port, ...]) -> str:
     # CXXRTL doubles the underscores of a name and puts a prefix before it.
     rows = [f"{p.name}, p_{p.name.replace('_', '__')}, {p.bits}, {str(p.is_input).lower()}" for p in ports]
-    return _glue(rows, '#include "model.cpp"\n', "cxxrtl_chip.h")
+    lines = "".join(f" \\\n    PORT({row})" for row in rows)
+    return f'#include "model.cpp"\n#define FIXGRAD_PORTS(PORT){lines}\n#include "cxxrtl_chip.h"\n'
 
 
 def _harness_folder() -> Path:
@@ -205,8 +272,9 @@ def _tools() -> str:
 
 @cache
 def _recipe() -> str:
-    """How a netlist becomes a library: this file and the one that calls Yosys."""
-    return Path(__file__).read_text() + (Path(__file__).parent / "emit.py").read_text()
+    """How a netlist becomes a library: this file and those that call Yosys."""
+    here = Path(__file__).parent
+    return "".join((here / name).read_text() for name in ("builds.py", "emit.py", "partition.py"))
 
 
 def _is_installed(name: str) -> bool:

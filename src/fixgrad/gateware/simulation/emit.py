@@ -87,14 +87,14 @@ def run_tool(command: list[str], folder: Path, environment: Mapping[str, str] | 
     return done.stdout
 
 
-def _reads(design: Netlist) -> tuple[str, dict[str, str]]:
+def reads(design: Netlist) -> tuple[str, dict[str, str]]:
     files = {f"{name}.il": text for name, text in {**design.blocks, TOP: design.top}.items()}
     return "".join(f"read_rtlil {name}\n" for name in files), files
 
 
 def verilog(design: Netlist) -> str:
     """Verilog of the whole design; blocks are marked so that Verilator compiles each once."""
-    read, files = _reads(design)
+    read, files = reads(design)
     # The passes of Amaranth's own back end, which translates processes that Verilog can say and leaves memories whole.
     script = f"{read}hierarchy -check -top {TOP}\nproc -nomux -norom\nmemory_collect\n"
     script += "attrmap -remove generator -remove src -remove amaranth.hierarchy -remove amaranth.decoding\n"
@@ -106,6 +106,6 @@ def verilog(design: Netlist) -> str:
 
 def cxxrtl(design: Netlist) -> str:
     """C++ of the whole design, each block once, for Yosys's own simulation library."""
-    read, files = _reads(design)
+    read, files = reads(design)
     script = f"{read}hierarchy -check -top {TOP}\nproc\nopt -fast\nwrite_cxxrtl -O6 -g1 -noflatten {TOP}.cpp\n"
     return yosys(script, files, (f"{TOP}.cpp",))[f"{TOP}.cpp"]

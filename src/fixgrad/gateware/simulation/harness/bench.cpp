@@ -52,7 +52,10 @@ public:
         for (auto &part : parts_) part->observe(cycle_);
         clock_.set(1);
         model_->eval();
-        if (tracing_) model_->trace(2 * cycle_ + 1);
+        if (tracing_) {
+            model_->settle();
+            model_->trace(2 * cycle_ + 1);
+        }
         ++cycle_;
     }
     // Lets logic settle after an input was set by hand.
@@ -194,7 +197,10 @@ API int bench_set(Bench *b, const char *port, const uint8_t *bytes, uint64_t cou
     });
 }
 API int bench_get(Bench *b, const char *port, uint8_t *bytes, uint64_t count) {
-    return guarded([&] { b->pins().need(port).get_bytes(bytes, count); });
+    return guarded([&] {
+        b->model().settle();
+        b->pins().need(port).get_bytes(bytes, count);
+    });
 }
 API void bench_step(Bench *b, uint64_t cycles) {
     for (uint64_t i = 0; i < cycles; ++i) b->step();

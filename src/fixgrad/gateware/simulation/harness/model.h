@@ -22,6 +22,7 @@ public:
     virtual ~Model() = default;
     virtual std::vector<PortRef> ports() = 0;
     virtual void eval() = 0;  // settles combinational logic, and registers where the clock has risen
+    virtual void settle() {}    // after a rising edge: brings the ports up to date where `eval` left that for later
     virtual void open_trace(const std::string &) { throw std::runtime_error("this build writes no waveform: build with trace"); }
     virtual void trace(uint64_t) {}
     virtual void close_trace() {}
