@@ -83,7 +83,7 @@ def finish(ends: Any, instructions: list[Instruction], wanted: Any) -> None:
     ends.bench.step(50)
     ends.bench.check()
     assert ends.faults.count == 0
-    assert ends.bench.get("activity") == 0 if "activity" in ends.bench.ports else True
+    assert [ends.bench.get(f"activity_{cause}") for cause in ("busy", "memory", "blocked")] == [0, 0, 0]
     assert (ends.bench.memory == wanted.image).all()
     assert (ends.registers() == wanted.registers).all()
 
@@ -101,4 +101,93 @@ def test_random_updates(update_bench: MakeBench, name: str, seed: int) -> None:
     for index, instruction in enumerate(instructions):
         ends.push(index, instruction)
     finish(ends, instructions, wanted)
+    ends.bench.close()
+
+
+def kernels(machine: Any, group: int, count: int, parameters: int, step: int) -> list[Instruction]:
+    """UPDATEs of 24-bit weights in kernels of 9, with operands, in memory as the compiler lays them out."""
+    found = []
+    for number in range(count):
+        first = group * step + number * parameters
+        fields = {"stored": 3 * first, "momentum": 0x4000 + 3 * first, "operand": 0x8000 + first, "element": 0xC000 + first // 9 * 4}
+        shape = {"count": parameters, "taps": 9, "stored_bytes": 3, "momentum_bytes": 3, "operands": 1}
+        found.append(Instruction("UPDATE", group=group, pe=7, **fields, **shape))
+    return found
+
+
+@pytest.mark.parametrize(("count", "parameters"), [(1, 252), (8, 63), (24, 18)])
+def test_a_parameter_a_cycle_from_one_update_to_the_next(update_bench: MakeBench, count: int, parameters: int) -> None:
+    """On a memory with a latency, beside what passes before the first one goes and after the last."""
+    ends = update_bench("wide", DramTiming(read_latency=30, write_latency=20))
+    ends.set_entry(0, an_entry(Random(3)) | {"stochastic": 1, "stored_bits": 24, "momentum_bits": 24, "step_left": -4})
+    instructions = kernels(ends.chip.machine, 0, count, parameters, 0)
+    wanted = ends.expected(instructions)
+    for index, instruction in enumerate(instructions):
+        ends.push(index, instruction)
+    assert ends.bench.run_until("activity_busy", 1, 130)
+    start = ends.bench.cycle
+    assert ends.dones[0].wait(count, LIMIT)
+    assert ends.bench.cycle - start <= 1.02 * count * parameters + 90
+    finish(ends, [], wanted)
+    ends.bench.close()
+
+
+@pytest.mark.parametrize("field", ["stored", "momentum", "operand", "element", "gradient_source"])
+def test_nothing_outside_of_the_memory_is_touched(update_bench: MakeBench, field: str) -> None:
+    ends = update_bench("tiny")
+    ends.set_entry(0, an_entry(Random(4)) | {"stochastic": 1})
+    base, limit = 0x1000, 0x2000
+    ends.bench.set("base", base)
+    ends.bench.set("limit", limit)
+    ends.bench.allow_writes(base, limit)
+    fields = {name: base + 256 * number for number, name in enumerate(("stored", "momentum", "operand", "element", "gradient_source"))}
+    fields[field] = limit - 5
+    flags = {"from_memory": 1, "operands": 1, "count": 8, "taps": 1, "stored_bytes": 3, "momentum_bytes": 3}
+    ends.push(77, Instruction("UPDATE", **fields, **flags))
+    assert ends.faults.wait(1, LIMIT)
+    record = ends.faults.pop()[0][0]
+    assert int(record["index"]) == 77
+    fault = int.from_bytes(record["fault"].tobytes(), "little") & (1 << 42) - 1
+    assert fault & 3 == OUTSIDE
+    ends.bench.set("stop", 1)
+    ends.bench.step(300)
+    ends.bench.check()
+    assert ends.bench.get("quiet") == 1
+    assert ends.dones[0].count == 0
+    ends.bench.close()
+
+
+@pytest.mark.parametrize(("field", "kind"), [("momentum", READ), ("operand", WRITE)])
+def test_a_failing_burst_names_its_instruction(update_bench: MakeBench, field: str, kind: int) -> None:
+    ends = update_bench("tiny", DramTiming(), Hostility(3, 200, 5, True))
+    ends.set_entry(0, an_entry(Random(5)))
+    instructions = kernels(ends.chip.machine, 1, 6, 36, 0)
+    bad = getattr(instructions[4], field)
+    ends.bench.fault(bad, bad + 1, 2)
+    for index, instruction in enumerate(instructions):
+        ends.push(index, instruction)
+    assert ends.faults.wait(1, LIMIT)
+    record = ends.faults.pop()[0][0]
+    fault = int.from_bytes(record["fault"].tobytes(), "little")
+    assert int(record["index"]) == 4
+    assert fault & 3 == kind
+    assert bad - 64 < fault >> 2 & (1 << 40) - 1 <= bad
+    ends.bench.step(2000)
+    ends.bench.check()
+    assert ends.bench.get("quiet") == 1
+    ends.bench.close()
+
+
+def test_an_entry_is_read_anew_once_nothing_uses_it(update_bench: MakeBench) -> None:
+    """The host changes the table between steps."""
+    ends = update_bench("tiny")
+    for step in range(2):
+        ends.set_entry(0, an_entry(Random(step)))
+        instructions = kernels(ends.chip.machine, 0, 3, 18, 0)
+        wanted = ends.expected(instructions)
+        for index, instruction in enumerate(instructions):
+            ends.push(index, instruction)
+        finish(ends, instructions, wanted)
+        for sink in ends.dones:
+            sink.pop()
     ends.bench.close()

@@ -64,17 +64,19 @@ class Opener(wiring.Component):
         m = Module()
         update = body(self.instructions.payload, "UPDATE")
         known = Signal.like(update.param)
-        tensor, is_needed, all_counted = Signal(range(TENSORS)), Signal(), Signal()
+        turn, tensor, is_needed, all_counted = Signal(range(TENSORS)), Signal(range(TENSORS)), Signal(), Signal()
         elements = self._count_elements(m, update, all_counted)
         ends = [self.walks, self.packings, self.writings, self.ends]
         m.d.comb += [
+            # The random elements first: few, but no parameter goes without, and so they do not queue behind all the others.
+            tensor.eq(Array([ELEMENT, STORED, MOMENTUM, GRADIENT])[turn]),
             self.works.eq(self.instructions.valid),
             self.table.index.payload.eq(update.param),
             is_needed.eq(Array([1, 1, self.setting.stochastic, update.from_memory])[tensor] & (update.count != 0)),
         ]
         with m.FSM():
             with m.State("wait"):
-                m.d.sync += tensor.eq(0)
+                m.d.sync += turn.eq(0)
                 with m.If(self.instructions.valid & Cat(each.ready for each in ends).all()):
                     with m.If(self.idle):
                         m.next = "ask"
@@ -91,8 +93,8 @@ class Opener(wiring.Component):
             with m.State("open"):
                 m.d.comb += self.transfers.valid.eq(is_needed & ((tensor != ELEMENT) | all_counted))
                 with m.If(~is_needed | (self.transfers.valid & self.transfers.ready)):
-                    m.d.sync += tensor.eq(tensor + 1)
-                    with m.If(tensor == TENSORS - 1):
+                    m.d.sync += turn.eq(turn + 1)
+                    with m.If(turn == TENSORS - 1):
                         m.d.comb += self.instructions.ready.eq(1)
                         m.next = "wait"
         transfer = self.transfers.payload
