@@ -165,18 +165,19 @@ class TrainingRun:
     def _after(cls, saved: Checkpoint, folder: RunFolder, data: DataSource, execution: Execution) -> "TrainingRun":
         plan, collective = saved.plan, execution.collective
         with collective.together():
-            trainer = _resumed_trainer(plan, saved.state, execution)
+            run = cls(plan, data, folder, _resumed_trainer(plan, saved.state, execution), saved.history, collective)
+            run._loop(())  # refused before the folder is touched
             if collective.rank == 0:
                 folder.set_back(saved)
-        return cls(plan, data, folder, trainer, saved.history, collective)
+        return run
 
     @classmethod
     def _first(cls, prepared: Prepared, folder: RunFolder, execution: Execution) -> "TrainingRun":
         plan, data, weights = prepared
         with execution.collective.together():
-            trainer = _new_trainer(plan, weights, execution)
-        run = cls(plan, data, folder, trainer, (), execution.collective)
-        run._loop(()).calibrate()
+            run = cls(plan, data, folder, _new_trainer(plan, weights, execution), (), execution.collective)
+            loop = run._loop(())
+        loop.calibrate()
         run._save(keep=None)
         return run
 
