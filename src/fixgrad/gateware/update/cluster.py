@@ -18,8 +18,8 @@ from fixgrad.gateware.update.shape import TENSORS, UpdateShape
 from fixgrad.machine import Machine
 
 #: Members of a lane that its cluster passes on, array by array.
-OF_LANE = ("instructions", "table", "report", "done", "busy", "memory", "blocked")
-OF_LANE += ("take_gradient", "gradient_address", "gradients")
+_TO_MACHINE = ("instructions", "table", "report", "done", "busy", "memory", "blocked")
+OF_LANE = (*_TO_MACHINE, "take_gradient", "gradient_address", "gradients")
 
 
 def pass_on(m: Module, outer: Any, inner: Any, *, is_input: bool = False) -> None:
