@@ -66,7 +66,7 @@ def test_the_first_difference_is_named(monkeypatch: pytest.MonkeyPatch, capsys: 
     [
         ("torch", "name two or more different ones"),
         ("torch,torch", "name two or more different ones"),
-        ("torch,verilog", "'verilog' is unknown: choose two or more of torch, functional, reference"),
+        ("torch,verilog", "'verilog' is unknown: choose two or more of torch, functional, rtl, reference"),
     ],
 )
 def test_wrong_use(executors: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,11 @@
 """`fixgrad verify`: do several executors compute the same bits?"""
 
 import json
+import sys
+import time
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,10 +26,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from fixgrad.compiler import Program
     from fixgrad.network import Network, State
     from fixgrad.simulate.functional import Subject, Verification
 
-EXECUTORS = ("torch", "functional", "reference")
+EXECUTORS = ("torch", "functional", "rtl", "reference")
 DIFFERENT = 1
 _PLURALS = {
     "activation": "activations",
@@ -35,6 +40,7 @@ _PLURALS = {
     "stored": "stored tensors",
     "operand": "operands",
     "statistic": "range measurements",
+    "memory": "bytes of memory",
 }
 
 
@@ -43,24 +49,33 @@ def command(
     batch: Annotated[int, typer.Option(min=1, help="Images in a step.")] = 32,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 2,
     executors: Annotated[
-        str, typer.Option(help="Two or more of torch, functional, reference; the first is held against the others.")
+        str, typer.Option(help="Two or more of torch, functional, rtl, reference; the first is held against the others.")
     ] = "torch,functional",
     density: DensityOption = None,
     machine: MachineOption = "kcu1500",
     seed: SeedOption = 0,
     input_shape: ShapeOption = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the waveform of the RTL (VCD; large). For few cycles.")
+    ] = None,
+    hostile: Annotated[
+        int | None, typer.Option(min=0, metavar="SEED", help="The RTL's memory rests at random and answers out of order.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train some steps on several executors and compare every tensor bit by bit.
 
     Weights, images and labels are random. Compared are all activations, errors, gradients, momenta, stored weights, 8-bit
-    operands and range measurements of every step. The exit code is 1 on any difference; the first one is named.
+    operands and range measurements of every step. Of functional and rtl, which run the compiled program, the whole memory
+    is compared, byte for byte. The exit code is 1 on any difference; the first one is named.
     """
     chosen = _chosen_executors(executors)
+    if "rtl" not in chosen and (trace is not None or hostile is not None):
+        raise UsageError("--trace and --hostile are for the executor rtl: name it in --executors")
     if density is None and model == "vgg11":
         density = "talk"
     case = chosen_case(None, model, batch, density, seed, input_shape)
-    result = _verify(case, chosen, machine, steps, seed)
+    result = _verify(case, chosen, _Devices(case, machine, trace, hostile), steps, seed)
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
     else:
@@ -79,13 +94,60 @@ def _chosen_executors(names: str) -> list[str]:
     return chosen
 
 
-def _verify(case: StepCase, executors: list[str], machine: str, steps: int, seed: int) -> "Verification":
+class _Devices:
+    """The program of a case, compiled when it is asked for, and the RTL that runs it."""
+
+    def __init__(self, case: StepCase, machine: str, trace: Path | None = None, hostile: int | None = None) -> None:
+        self.case, self.machine, self.trace, self.hostile = case, machine, trace, hostile
+        self.program = cache(self._program)
+
+    def _program(self) -> "Program":
+        from fixgrad.machine.files import machine_named
+
+        return compile_case(self.case, machine_named(self.machine), forward=False, count_padding=False)[0]
+
+    def rtl(self, state: "State", steps: int) -> "Subject":
+        """The RTL, built if need be."""
+        from fixgrad.cli.rtl_device import rtl_device
+        from fixgrad.simulate.functional import device_subject
+        from fixgrad.simulate.host import HostExecutor
+
+        program, start, say = self.program(), time.perf_counter(), _Progress()
+        say(f"rtl: building {program.machine.name}")
+        options: dict[str, Any] = {"trace": self.trace, "hostile": self.hostile}
+        device = rtl_device(program.machine, program.layout.bytes, progress=say.cycles, **options)
+        say(f"rtl: {program.machine.name} is built ({time.perf_counter() - start:,.1f} s)\n")
+        return device_subject("rtl", HostExecutor(program, state, steps, device))
+
+
+class _Progress:
+    """Lines on standard error: the last one is written over until it is complete; nothing where no one looks on."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._shown = sys.stderr.isatty()
+
+    def __call__(self, text: str) -> None:
+        if self._shown:
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+    def cycles(self, count: int) -> None:
+        """The RTL has run for so many cycles."""
+        self(f"rtl: {count:,} cycles")
+
+    def step(self, number: int, subject: "Subject", seconds: float) -> None:
+        """A subject has made a step."""
+        rest = f", {text}" if (text := subject.summary()) else ""
+        self(f"step {number}: {subject.name} {seconds:,.1f} s{rest}\n")
+
+
+def _verify(case: StepCase, executors: list[str], devices: _Devices, steps: int, seed: int) -> "Verification":
     from fixgrad.simulate.functional import verify
 
     batches = list(_batches(case.network, case.batch, steps, seed))
     state = _calibrated(case, batches[0], "torch" in executors, steps, seed)
-    subjects = [_subject(name, case, state, machine, steps) for name in executors]
-    return verify(case.network, subjects, batches)
+    subjects = [_subject(name, case, state, devices, steps) for name in executors]
+    return verify(case.network, subjects, batches, _Progress().step)
 
 
 def _batches(
@@ -134,14 +196,13 @@ def _calibrated(case: StepCase, batch: Any, with_torch: bool, steps: int, seed: 
     return state
 
 
-def _subject(name: str, case: StepCase, state: "State", machine: str, steps: int) -> "Subject":
+def _subject(name: str, case: StepCase, state: "State", devices: _Devices, steps: int) -> "Subject":
     from fixgrad.simulate.functional import FunctionalExecutor, Subject, functional_subject, reference_subject
 
     if name == "functional":
-        from fixgrad.machine.files import machine_named
-
-        program, _ = compile_case(case, machine_named(machine), forward=False, count_padding=False)
-        return functional_subject(FunctionalExecutor(program, state, steps))
+        return functional_subject(FunctionalExecutor(devices.program(), state, steps))
+    if name == "rtl":
+        return devices.rtl(state, steps)
     if name == "reference":
         from fixgrad.network.reference import ReferenceExecutor
 
@@ -164,7 +225,7 @@ def _copy(network: "Network", state: "State") -> "State":
 
 def _print(result: "Verification", case: StepCase) -> None:
     names = " = ".join(result.executors)
-    kinds = ", ".join(f"{count} {_PLURALS[kind]}" for kind, count in result.compared.items()) or "nothing"
+    kinds = ", ".join(f"{count:,} {_PLURALS[kind]}" for kind, count in result.compared.items()) or "nothing"
     if result.equal:
         print(f"{names}: equal in every bit, {result.steps} steps of {case.network.name}, batch {case.batch}")
         print(f"compared: {kinds}")

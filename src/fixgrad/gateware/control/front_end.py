@@ -1,7 +1,7 @@
 """Everything in front of the units: control port, fetch, decoding, dispatch, counters, start and stop."""
 
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from fixgrad.gateware.axi.burst import MemoryPorts
@@ -37,6 +37,8 @@ class FrontEnd(wiring.Component):
     Members, to all DMA engines:
         base, limit, stop: see `BurstSplitter`. quiet: all of them are.
         reset: no program runs: units are to be held in reset.
+    Members, to a test bench:
+        completes: of each unit, an instruction completes, of compute and update in the slowest group.
     Members, to the interconnect:
         fetch: read ports of the fetch engine, one for each channel.
         read_beats, written_beats: moved in this cycle.
@@ -55,6 +57,7 @@ class FrontEnd(wiring.Component):
             "stop": Out(1),
             "quiet": In(1),
             "reset": Out(1),
+            "completes": Out(data.StructLayout({str(unit): 1 for unit in WAIT_UNITS})),
             "fetch": Out(ReadPort(ports)).array(ports.channels),
             "read_beats": In(range(ports.channels + 1)),
             "written_beats": In(range(ports.channels + 1)),
@@ -117,6 +120,9 @@ class FrontEnd(wiring.Component):
 
     def _units(self, m: Module, dispatch: Dispatch, counters: Counters) -> None:
         m.d.comb += self.compute_head_valid.eq(dispatch.compute_head_valid)
+        counts = Signal.like(dispatch.completed, name="counts_before")
+        m.d.sync += counts.eq(dispatch.completed)
+        m.d.comb += [self.completes[str(unit)].eq(dispatch.completed[str(unit)][0] != counts[str(unit)][0]) for unit in WAIT_UNITS]
         for unit in WAIT_UNITS:
             mine, inner = getattr(self, str(unit)), getattr(dispatch, str(unit))
             pairs = zip(mine, inner, strict=True) if unit in _GROUP_UNITS else [(mine, inner)]
