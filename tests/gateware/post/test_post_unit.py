@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fixgrad.gateware.axi.burst import FAULT
 from fixgrad.gateware.simulation import DramTiming, Hostility
 from fixgrad.machine import Machine
 from fixgrad.machine.encoding import Instruction
@@ -228,3 +229,116 @@ def test_random_instructions(post_bench: Callable[..., Any], name: str, seed: in
     hostility = Hostility(seed, 200, 9, True) if seed else Hostility()
     ends = post_bench(MACHINES[name], SLOW if seed == 1 else DramTiming(), hostility)
     check(ends, prepared(ends, seed).some(30))
+
+
+def steady(jobs: Jobs, mode: int, **fixed: int) -> Instruction:
+    """A POST of 2 x 2 pixels a PE and as many channels as fit: its words follow one another in memory."""
+    machine = jobs.machine
+    channels = machine.half_lane_words // 4
+    boxes = {1: ((0, 2, 0, 2),), 2: ((0, 2, 0, 2), (0, 2, 2, 4)), 4: ((0, 2, 0, 2), (0, 2, 2, 4), (2, 4, 0, 2), (2, 4, 2, 4))}
+    rectangles = boxes[machine.pes_per_group]
+    rows, columns = max(box[1] for box in rectangles), max(box[3] for box in rectangles)
+    total = channels * machine.groups
+    words = total * rows * columns
+    fields = {
+        "mode": mode,
+        "lane_slot_words": 4,
+        "channels": channels,
+        "total_channels": total,
+        "with_bias": 1,
+        "pool_rows": 1,
+        "pool_columns": 1,
+        "channel_words": rows * columns,
+        "row_words": columns,
+        "mask_channel_words": rows * columns,
+        "mask_row_words": columns,
+        "out_bits": 8,
+        "rectify": 1,
+        "images": machine.lanes,
+        "random_row": columns,
+        "random_batch": machine.lanes,
+        "target": jobs.memory.allocate(4 * words * machine.lanes, 4096),
+        "mask": jobs.memory.allocate(words * machine.lanes, 4096),
+        "argmax": jobs.memory.allocate(words * machine.lanes, 4096),
+        "bias": jobs.memory.allocate(4 * total),
+        "element": jobs.memory.allocate(4 * total),
+        "bias_gradient": jobs.memory.allocate(4 * total),
+    }
+    for pe, box in enumerate(rectangles):
+        fields |= {f"out{pe}_{side}": value for side, value in zip(("top", "bottom", "left", "right"), box, strict=True)}
+    return Instruction("POST", **{**fields, **fixed})
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "changes", "words_a_cycle"),
+    [
+        ("tiny", FF, {}, 1.0),
+        ("pair", FF, {}, 2.0),
+        ("tiny", NG, {}, 1.0),
+        ("tiny", FF, {"out_bits": 16}, 0.5),
+        ("tiny", FF, {"pool_rows": 2, "pool_columns": 2, "with_argmax": 1}, 1.0),
+        ("tiny", NG, {"pool_rows": 2, "pool_columns": 2, "row_words": 8, "channel_words": 32}, 0.25),
+    ],
+)
+def test_the_rate(post_bench: Callable[..., Any], name: str, mode: int, changes: dict[str, int], words_a_cycle: float) -> None:
+    """Words of accumulators a cycle, over channels and from one POST to the next, on a memory with its latencies."""
+    ends = post_bench(MACHINES[name], DramTiming(read_latency=30, write_latency=20))
+    machine, times = MACHINES[name], 4
+    jobs = prepared(ends, 1)
+    instructions = [steady(jobs, mode, **changes) for _ in range(times)]
+    words = machine.half_lane_words // 4 * machine.groups * 4 * machine.pes_per_group
+    start = ends.bench.cycle
+    ends.give(*instructions)
+    assert ends.dones.wait(times, LIMIT)
+    ends.bench.check()
+    cycles = ends.dones.pop()[1].astype(int)
+    assert ends.bench.get("drains") == words * times
+    between = int(cycles[-1] - cycles[0]) / (times - 1)
+    ideal = words / words_a_cycle
+    print(f"{name} {mode} {changes}: {words} words in {between} cycles, first done after {cycles[0] - start}")
+    assert ideal <= between <= 1.03 * ideal + 45
+    assert cycles[0] - start <= 1.03 * ideal + 250
+
+
+OUTSIDE, READ, WRITE = 0, 1, 2
+
+
+@pytest.mark.parametrize(
+    ("field", "mode", "kind", "address"),
+    [
+        ("target", FF, OUTSIDE, 1 << 30),
+        ("bias", FF, OUTSIDE, 1 << 30),
+        ("mask", NG, OUTSIDE, 1 << 30),
+        ("bias_gradient", NG, OUTSIDE, 1 << 30),
+        ("target", FF, OUTSIDE, 4097),
+        ("target", FF, WRITE, None),
+        ("mask", NG, READ, None),
+        ("element", NG, READ, None),
+    ],
+)
+def test_a_failing_access_is_reported_with_its_instruction(
+    post_bench: Callable[..., Any], field: str, mode: int, kind: int, address: int | None
+) -> None:
+    """Of two POSTs the second one fails; nothing is written where it may not be."""
+    ends = post_bench(TINY, SLOW)
+    jobs = prepared(ends, 3)
+    ends.oracle.params[:, 2] = 1
+    ends.load(ends.oracle.lanes.copy(), ends.oracle.params[:ENTRIES].copy())
+    good, bad = steady(jobs, mode), steady(jobs, mode)
+    if address is not None:
+        bad = bad.replace(**{field: address})
+    else:
+        at = getattr(bad, field)
+        ends.bench.fault(at, at + 1, 2)
+    ends.give(good, bad)
+    assert ends.faults.wait(1, LIMIT)
+    record = ends.faults.pop()[0][0]
+    address_place = FAULT["address"].offset
+    assert int(record["fault"]) & ((1 << address_place) - 1) == kind
+    assert int(record["fault"]) >> address_place == getattr(bad, field)
+    assert int(record["index"]) == 1
+    ends.bench.set("stop", 1)
+    assert ends.bench.run_until("quiet", 1, LIMIT)
+    ends.bench.step(200)
+    assert ends.bench.is_quiet
+    ends.bench.close()

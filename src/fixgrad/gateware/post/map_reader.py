@@ -4,6 +4,8 @@
     queues      the words wait in one queue each, so a mask may be ahead of its places by a run
 """
 
+from dataclasses import replace
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -22,6 +24,8 @@ RUN_WORDS = 16
 QUEUE_WORDS = 2 * RUN_WORDS
 #: Transfers of which the reader has taken the command and not yet given the last word.
 _TRANSFERS = 8
+#: Beats of a channel that are asked for ahead.
+_BEATS = 32
 
 
 def run_layout(machine: Machine) -> data.StructLayout:
@@ -74,6 +78,14 @@ class Runs(wiring.Component):
         return m
 
 
+def _reader(ports: MemoryPorts, lanes: int) -> Reader:
+    """Bursts as long as a run, and at least 32 beats and four bursts under way: more than a memory's latency of them."""
+    beats = min(max(RUN_WORDS * lanes // ports.port_bytes, 1), ports.burst_beats)
+    short = replace(ports, burst_beats=beats)
+    length_bits = ceil_log2(RUN_WORDS * lanes) + 1
+    return Reader(short, min(lanes, ports.port_bytes), length_bits=length_bits, bursts=max(_BEATS // beats, 4))
+
+
 class MapReader(wiring.Component):
     """Mask and places of one post-processor.
 
@@ -107,7 +119,7 @@ class MapReader(wiring.Component):
         m = Module()
         ports, lanes = self.memory, self.machine.lanes
         piece_bytes = min(lanes, ports.port_bytes)
-        m.submodules.reader = reader = Reader(ports, piece_bytes, length_bits=ceil_log2(RUN_WORDS * lanes) + 1, bursts=2)
+        m.submodules.reader = reader = _reader(ports, lanes)
         kind = data.StructLayout({"places": 1, "of": 1})
         m.submodules.kinds = kinds = Fifo(kind, _TRANSFERS)
         for mine, inner in zip(self.port, reader.port, strict=True):

@@ -39,8 +39,8 @@ from fixgrad.machine.instructions import BY_NAME, Unit
 from fixgrad.machine.registers import Cause
 from fixgrad.numbers import ACCUMULATOR_BITS
 
-#: Items that wait between the walk and the drain: those of a run may wait for its end, so more than two runs.
-ITEMS = 64
+#: Items that wait between the walk and the drain: a memory's latency, and a run that waits for its end.
+ITEMS = 128
 
 
 class DrainState(enum.Enum, shape=2):  # type: ignore[call-arg]
@@ -124,6 +124,7 @@ class PostUnit(wiring.Component):
         self._alone, self._alone_index = Signal(name="alone"), Signal(INDEX_BITS, name="alone_index")
         self._measured, self._sum_state = Signal(2, name="measured"), Signal(SumState, name="sum_state")
         self._state, self._pending = Signal(DrainState, name="drain_state"), Signal(name="plan_pending")
+        self._sums_wait = Signal(name="sums_wait")
         self._completes, self._launched = Signal(name="completes"), Signal(range(3), name="launched")
 
         self._take(m)
@@ -222,24 +223,22 @@ class PostUnit(wiring.Component):
     def _begin_drain(self, m: Module, launch: Signal) -> None:
         """The plan that has been launched begins to be drained when the one before has been measured."""
         begins = Signal()
-        sums_free = ~self._walked.uses_sums | (self._sum_state == SumState.IDLE)
-        m.d.comb += begins.eq(self._pending & ~self._begun & (self._state == DrainState.IDLE) & sums_free)
+        m.d.comb += begins.eq(self._pending & ~self._begun & (self._state == DrainState.IDLE))
         with m.If(launch):
             m.d.sync += self._pending.eq(1)
         with m.Elif(begins):
             m.d.sync += self._pending.eq(0)
         with m.If(begins):
             m.d.sync += [self._drained.eq(self._walked), self._of_drain.eq(self._of_walk)]
-        with m.If((begins & self._channels.uses_sums) | self._loss.begin):
-            m.d.sync += self._of_sums.eq(self._of_walk)
+        # Its sums may have to wait for those of the one before, its first errors need not.
         with m.If(begins & self._channels.uses_sums):
-            m.d.sync += self._summed.eq(self._channels)
-        with m.Elif(self._loss.begin):
-            m.d.sync += self._summed.eq(self._loss.channels)
+            m.d.sync += self._sums_wait.eq(1)
+        with m.Elif(self._sum_state == SumState.IDLE):
+            m.d.sync += self._sums_wait.eq(0)
         new = Signal()
         m.d.sync += new.eq(begins)
         m.d.comb += [self._drain.begin.eq(new), self._drain.plan.eq(self._drained)]
-        self._drain_begins, self._drain_begun = begins, new
+        self._drain_begun = new
 
     def _run_drain(self, m: Module) -> None:
         """Takes items, waits until the last one has been measured, reports."""
@@ -291,10 +290,12 @@ class PostUnit(wiring.Component):
         ]
         with m.Switch(state):
             with m.Case(SumState.IDLE):
-                with m.If(self._drain_begins & self._channels.uses_sums):
-                    m.d.sync += [state.eq(SumState.BEGIN), register.eq(self._walked.statistics)]
+                with m.If(self._sums_wait):
+                    m.d.sync += [state.eq(SumState.BEGIN), register.eq(self._drained.statistics)]
+                    m.d.sync += [self._summed.eq(self._channels), self._of_sums.eq(self._of_drain)]
                 with m.Elif(self._loss.begin & self._loss.channels.uses_sums):
                     m.d.sync += [state.eq(SumState.BEGIN), register.eq(self._loss.report.payload.register)]
+                    m.d.sync += [self._summed.eq(self._loss.channels), self._of_sums.eq(self._of_walk)]
             with m.Case(SumState.BEGIN):
                 m.d.sync += state.eq(SumState.RUN)
             with m.Case(SumState.RUN), m.If(~sums.busy & self._narrow.settled):
@@ -307,6 +308,7 @@ class PostUnit(wiring.Component):
         writers, of = self._writers, self._of_done
         acknowledged = Cat(writer.completed.bit_select(of, 1) for writer in writers).all()
         sums_written = (self._sum_state == SumState.IDLE) | (self._of_sums != of)
+        sums_written = sums_written & ~(self._sums_wait & (self._of_drain == of))
         m.d.comb += self._completes.eq(self._measured.bit_select(of, 1) & acknowledged & sums_written)
         m.d.sync += self._launched.eq(self._launched + launch - self._completes)
         with m.If(self._completes):

@@ -71,7 +71,8 @@ class WordWriter(wiring.Component):
         for fifo, to in ((beats, sender.beats), (bursts, sender.bursts)):
             m.d.comb += [Value.cast(to.payload).eq(Value.cast(fifo.o.payload)), to.valid.eq(fifo.o.valid)]
             m.d.comb += fifo.o.ready.eq(to.ready)
-        piece, end, close, of = self._pieces(m, beats)
+        ending = Signal(2)
+        piece, end, close, of = self._pieces(m, beats, ending)
         outside = Signal()
         m.d.comb += [
             outside.eq((piece.address < self.base) | (piece.address + self.piece_bytes > self.limit)),
@@ -84,10 +85,10 @@ class WordWriter(wiring.Component):
             self.fault.payload.address.eq(Mux(sender.failed, sender.failed_address, piece.address)),
             self.fault_of.eq(Mux(sender.failed, sender.failed_of, of)),
         ]
-        self._assemble(m, piece, piece.valid & ~outside, end, close, of, beats, bursts)
+        self._assemble(m, piece, piece.valid & ~outside, end, close, of, ending, beats, bursts)
         return m
 
-    def _pieces(self, m: Module, beats: Fifo) -> tuple[data.View, Value, Value, Value]:
+    def _pieces(self, m: Module, beats: Fifo, ending: Value) -> tuple[data.View, Value, Value, Value]:
         """Words, or the beats that a word makes one after the other."""
         count = self.word_bytes // self.piece_bytes
         if count == 1:
@@ -95,7 +96,7 @@ class WordWriter(wiring.Component):
             return self.word, self.end, self.close, self.of
         layout = data.StructLayout({"address": self.memory.address_bits, "data": 8 * self.word_bytes, "end": 1, "of": 1})
         m.submodules.words = words = Fifo(layout, DEPTH)
-        place, moves = Signal(range(count)), Signal()
+        place, moves, latest = Signal(range(count)), Signal(), Signal()
         piece = Signal(data.StructLayout({"valid": 1, "address": self.memory.address_bits, "data": 8 * self.piece_bytes}))
         head = words.o.payload
         m.d.comb += [
@@ -105,7 +106,7 @@ class WordWriter(wiring.Component):
             words.i.payload.data.eq(self.word.data),
             words.i.payload.end.eq(self.end),
             words.i.payload.of.eq(self.of),
-            moves.eq(words.o.valid & (beats.level < DEPTH - 2)),
+            moves.eq(words.o.valid & (beats.level < DEPTH - 2) & (ending == 0)),
             piece.valid.eq(moves & ~head.end),
             piece.address.eq(head.address | place * self.piece_bytes),
             piece.data.eq(head.data.word_select(place, 8 * self.piece_bytes)),
@@ -113,10 +114,21 @@ class WordWriter(wiring.Component):
         ]
         with m.If(piece.valid):
             m.d.sync += place.eq(place + 1)
-        return piece, moves & head.end, (self.close | (beats.level >= DEPTH - 2)) & ~moves, head.of
+        with m.If(moves):
+            m.d.sync += latest.eq(head.of)
+        return piece, moves & head.end, (self.close | (beats.level >= DEPTH - 2)) & ~moves, Mux(moves, head.of, latest)
 
     def _assemble(
-        self, m: Module, piece: data.View, takes: Value, end: Value, close: Value, of: Value, beats: Fifo, bursts: Fifo
+        self,
+        m: Module,
+        piece: data.View,
+        takes: Value,
+        end: Value,
+        close: Value,
+        of: Value,
+        ending: Signal,
+        beats: Fifo,
+        bursts: Fifo,
     ) -> None:
         """Pieces into a beat, beats into a burst. An end takes three cycles: the beat, its burst, the end itself."""
         ports, size = self.memory, self.piece_bytes
@@ -126,7 +138,7 @@ class WordWriter(wiring.Component):
         first, count, next_address = Signal.like(address), Signal(range(longest + 1)), Signal.like(address)
         burst_places = ceil_log2(longest)
         to_beat = piece.address[ports.offset_bits :]
-        joins, pushes, goes_on, ends, ending = Signal(), Signal(), Signal(), Signal(), Signal(2)
+        joins, pushes, goes_on, ends = (Signal(name=name) for name in ("joins", "pushes", "goes_on", "ends"))
         m.d.comb += [
             joins.eq(has_beat & (to_beat == address)),
             # A beat that is full does not wait: the words behind it may be far.
