@@ -31,7 +31,9 @@ class Block:
     waits: tuple[int, int, int, int]
 
 
-def cut_blocks(opcodes: NDArray[np.uint8], rows: Ints, waits: Ints, sizes: Ints, most: Ints, most_bytes: int) -> list[Block]:
+def cut_blocks(
+    opcodes: NDArray[np.uint8], rows: Ints, waits: NDArray[np.int32], sizes: Ints, most: Ints, most_bytes: int
+) -> list[Block]:
     """The program as blocks.
 
     Args:

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fixgrad.simulate.dram import ClosedForm, Transfer
 from fixgrad.simulate.timing.channel_state import Integers, Traffic
-from fixgrad.simulate.timing.traffic import Bundle, BundleArrays, Interleaving, RegionRequest, Request, requests
+from fixgrad.simulate.timing.traffic import Bundle, BundleArrays, Interleaving, Region, RegionRequest, Request, requests
 
 #: Keys of a transfer's shape: bytes, write, run, stride, offset in its first burst.
 _Shape = tuple[int, bool, int | None, int | None, int]
@@ -129,6 +129,15 @@ class Catalogue:
             self._shape.append(self._shape_of(transfer))
         self._parts.append(part)
         self._first.append(self._channel.size)
+
+    def add_regions(self, regions: Integers, limit: int) -> list[Asked]:
+        """Regions to be read, rows of `Region`, in requests of about `limit` bytes; each pattern is worked out once."""
+        period = self._period(limit)
+        turns, phase = np.divmod(regions[:, 0], period)
+        patterns, where = np.unique(np.column_stack([phase, regions[:, 1:]]), axis=0, return_inverse=True)
+        found = [self.find(RegionRequest(Region(*pattern), limit)) for pattern in patterns.tolist()]
+        bases = (turns * (period // self._interleaving.channels)).tolist()
+        return [Asked(found[of].first, found[of].last, base) for of, base in zip(where.ravel().tolist(), bases, strict=True)]
 
     def add_bundles(self, bundles: BundleArrays, bus: Integers) -> int:
         """Bundles as requests, a part of LOAD each, of `bus` cycles; returns the number of the first."""

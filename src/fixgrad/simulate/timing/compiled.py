@@ -60,14 +60,11 @@ class CompiledLoad(LoadUnit):
         self._compiled = memory
         self._state = new_load(work.assumptions, memory.read_latency)
         self._asks = Asked(0, 0, 0)
-        self._kernels = work.add_kernels(memory.catalogue)
+        self._known = work.add_loads(memory.catalogue)
 
     def _open(self, number: int) -> None:
-        place = self._kernels.get(number)
-        if place is None:
-            self._asks = self._compiled.catalogue.find(*self._work.load_request(number))
-        else:
-            self._asks = Asked(place, place + 1, 0)
+        known = self._known.get(number)
+        self._asks = known or self._compiled.catalogue.find(*self._work.load_request(number))
         counters = self._state.integers
         counters[places.PART] = counters[places.BUS] = 0
         counters[places.ASKED] = counters[places.BEGUN] = -1

@@ -41,6 +41,7 @@ class ComputeGroup:
         self.free = 0
         self._work, self._agenda, self._dispatcher, self._progress = work, agenda, dispatcher, progress
         self._blocks = work.numbers(Unit.COMPUTE)
+        self._cycles: list[int] = work.group_cycles[:, group].tolist()
         self._latency = work.machine.latencies.compute
         #: Groups that have begun each COMPUTE, shared by all groups: its place in the queue is free after the last.
         self._begun = begun
@@ -77,14 +78,14 @@ class ComputeGroup:
         if self._begun[number] == self._work.machine.groups:
             self._dispatcher.begun(block, start)
         self._start, self._stolen = start, 0
-        self._end = start + self._work.group_cycles[number][self.group]
+        self._end = start + self._cycles[number]
         self._agenda.at(self._end, self.step)
 
     def _finish(self, now: int) -> bool:
         """Whether the COMPUTE ends now; otherwise it ends later, by the cycles that POST took meanwhile."""
         if now < self._end:
             return False
-        stolen = self._stolen_until(now)
+        stolen = self._stolen_until(now) if self._drains else 0
         if stolen > self._stolen:
             self._end += stolen - self._stolen
             self._stolen = stolen

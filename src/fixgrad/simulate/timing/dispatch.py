@@ -121,6 +121,7 @@ class Dispatcher:
         block = self._work.blocks[number]
         unit = UNIT_OF[block.name]
         count = self._work.update_count(number, group) if unit is Unit.UPDATE else block.count
+        self._ready.pop(number, None)
         queue = unit, group
         self._room[queue] += min(count, self._depth)
         if self._full == queue:

@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fixgrad.compiler.packing import Columns
 from fixgrad.machine.parameters import MAX_PES_PER_GROUP
 from fixgrad.simulate.timing.traffic import Region
 
@@ -70,3 +74,19 @@ def region(
     plane, row = (fields[name][at] * word_bytes for name in strides)
     address = fields[base][at] + first * plane + box.top * row + box.left * word_bytes
     return Region(address, box.columns * word_bytes, box.rows, row, channels, plane)
+
+
+def all_regions(word_bytes: int, columns: Columns, prefix: str, base: str, channels: str) -> NDArray[np.int64]:
+    """`region` of the bounding boxes of all instructions of a kind at once: rows of `Region`, [instructions, 6]."""
+    sides = [[columns[f"{prefix}{pe}_{side}"] for pe in range(MAX_PES_PER_GROUP)] for side in Box._fields]
+    top, bottom, left, right = (np.stack(side) for side in sides)
+    real = (bottom - top) * (right - left) > 0
+    top, left = (np.where(real, side, np.iinfo(np.int64).max).min(axis=0) for side in (top, left))
+    bottom, right = (np.where(real, side, 0).max(axis=0) for side in (bottom, right))
+    top, left = (np.where(real.any(axis=0), side, 0) for side in (top, left))
+    plane, row = columns["channel_words"] * word_bytes, columns["row_words"] * word_bytes
+    address = columns[base] + top * row + left * word_bytes
+    found: NDArray[np.int64] = np.stack(
+        [address, (right - left) * word_bytes, bottom - top, row, columns[channels], plane], axis=1
+    )
+    return found

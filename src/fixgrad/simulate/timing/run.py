@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fixgrad.compiler.program import Program
 from fixgrad.machine import Machine
 from fixgrad.machine.instructions import Unit
@@ -15,6 +18,8 @@ from fixgrad.simulate.timing.load import LoadUnit
 from fixgrad.simulate.timing.memory import MemorySystem, interleaving_of
 from fixgrad.simulate.timing.pipeline import PipelineUnit
 from fixgrad.simulate.timing.work import Work
+
+Ints = NDArray[np.int64]
 
 
 class Simulation:
@@ -167,18 +172,27 @@ class Simulation:
         """Cycles of one burst written to idle memory."""
         return self.memory.write_latency
 
+    def _account_runs(self, group: ComputeGroup, ledger: Ledger, rows: Ints) -> None:
+        """The cycles between beginning and end of every COMPUTE of a group; `rows` [computes] are those of the result."""
+        work, runs = self.work, np.array(group.runs, np.int64).reshape(-1, 3)
+        start, end, stolen = runs.T
+        rows, useful = rows[: len(runs)], work.useful_cycles[: len(runs), group.group]
+        rest = (end - start - stolen - 1) * work.machine.pes_per_group - useful
+        columns = (useful, stolen, np.ones_like(stolen), rest)
+        for row, (pe, post, fill, imbalance) in enumerate(
+            zip(*(_by_row(rows, values, len(work.rows)) for values in columns), strict=True)
+        ):
+            ledger.add_pe(row, Cause.COMPUTE, pe)
+            ledger.add_group(row, Cause.POST, post)
+            ledger.add_group(row, Cause.FILL, fill)
+            ledger.add_pe(row, Cause.IMBALANCE, imbalance)
+
     def _account(self) -> Ledger:
         work, pes = self.work, self.work.machine.pes_per_group
         ledger = Ledger(len(work.rows), pes)
         history = _Kept(self)
         for group in self.groups:
-            for number, run in enumerate(group.runs):
-                row, useful = history.compute_rows[number], work.useful_cycles[number][group.group]
-                length = run.end - run.start
-                ledger.add_pe(row, Cause.COMPUTE, useful)
-                ledger.add_group(row, Cause.POST, run.stolen)
-                ledger.add_group(row, Cause.FILL, 1)
-                ledger.add_pe(row, Cause.IMBALANCE, (length - run.stolen - 1) * pes - useful)
+            self._account_runs(group, ledger, np.array(history.compute_rows, np.int64))
             for gap in group.gaps:
                 explain(gap, history, ledger)
             if group.free < self.cycles:
@@ -186,6 +200,14 @@ class Simulation:
                 explain(last, history, ledger)
         assert ledger.total == self.cycles * work.machine.pes, "the causes do not add up to the time"
         return ledger
+
+
+def _by_row(rows: Ints, values: Ints, count: int) -> list[int]:
+    """Sums of values by row."""
+    sums = np.zeros(count, np.int64)
+    np.add.at(sums, rows, values)
+    found: list[int] = sums.tolist()
+    return found
 
 
 def _memory(machine: Machine, fidelity: Fidelity, keep_samples: bool, rows: int, compiled: bool) -> MemorySystem:

@@ -13,15 +13,19 @@ from fixgrad.machine.instructions import BY_NAME, STEP_ENTRY_BYTES, Unit
 from fixgrad.machine.parameters import TAPS_PER_WORD
 from fixgrad.simulate.timing.assumptions import Assumptions
 from fixgrad.simulate.timing.blocks import Block, cut_blocks
-from fixgrad.simulate.timing.catalogue import Catalogue
+from fixgrad.simulate.timing.catalogue import Asked, Catalogue
 from fixgrad.simulate.timing.post_work import PostWork
-from fixgrad.simulate.timing.regions import Fields, bounding_box, boxes, region
+from fixgrad.simulate.timing.regions import Fields, all_regions, bounding_box, boxes, region
 from fixgrad.simulate.timing.steps import Step
 from fixgrad.simulate.timing.traffic import Bundle, Interleaving, RegionRequest, Request, requests
 from fixgrad.simulate.timing.update_work import UpdateWork
 
 Ints = NDArray[np.int64]
 INDEX_BYTES = 2
+#: Loads of maps: the prefix of their rectangles, and the field with their channels.
+MAP_LOADS = (("LOAD_INPUT", "in", "channels"), ("LOAD_ERROR", "out", "total_channels"))
+#: Blocks of LOAD_KERNELS whose requests are worked out at once.
+BLOCKS_AT_ONCE = 1 << 15
 #: Phase to which the time of a label's phase is counted; what belongs to no layer joins the row beside it.
 PHASE_OF = {"ff": "ff", "ng": "ng", "wg": "wg", "loss": "ng", "update": "wg"}
 #: Numbers of the units in a block's waits, and the fields that hold them.
@@ -74,7 +78,7 @@ class Work:
         self._post = PostWork(self.machine, assumptions)
 
     def _cut(self, rows: NDArray[np.int64]) -> list[Block]:
-        waits = np.zeros((self.instructions, 4), np.int64)
+        waits = np.zeros((self.instructions, 4), np.int32)
         sizes = np.zeros(self.instructions, np.int64)
         for name, columns in self._columns.items():
             at = self._program.positions[name]
@@ -101,14 +105,15 @@ class Work:
         return self._lists[name]
 
     @cached_property
-    def group_cycles(self) -> list[list[int]]:
-        """Cycles of each COMPUTE in each group, [computes][groups]: of its busiest PE, and one for the end mark."""
-        return [[value + 1 for value in groups] for groups in self._program.compute_cycles.max(axis=2).tolist()]
+    def group_cycles(self) -> Ints:
+        """Cycles of each COMPUTE in each group, [computes, groups]: of its busiest PE, and one for the end mark."""
+        cycles: Ints = self._program.compute_cycles.max(axis=2) + 1
+        return cycles
 
     @cached_property
-    def useful_cycles(self) -> list[list[int]]:
-        """MAC cycles of all PEs of a group together, [computes][groups]."""
-        found: list[list[int]] = self._program.compute_cycles.sum(axis=2).tolist()
+    def useful_cycles(self) -> Ints:
+        """MAC cycles of all PEs of a group together, [computes, groups]."""
+        found: Ints = self._program.compute_cycles.sum(axis=2)
         return found
 
     def load_parts(self, number: int) -> Iterator[LoadPart]:
@@ -133,7 +138,7 @@ class Work:
         fields, at = self._fields(block.name), block.place
         if block.name == "LOAD_PARAMS":
             return Request(fields["source"][at], fields["count"][at] * STEP_ENTRY_BYTES), fields["count"][at]
-        prefix, channels = ("in", "channels") if block.name == "LOAD_INPUT" else ("out", "total_channels")
+        prefix, channels = next(item[1:] for item in MAP_LOADS if item[0] == block.name)
         box = bounding_box(boxes(fields, at, prefix))
         whole = region(self.machine.lanes, fields, at, "source", box, fields[channels][at])
         return RegionRequest(whole, self.assumptions.request_bytes * self.machine.memory.channels), None
@@ -148,14 +153,26 @@ class Work:
             for number, bundle, total in zip(numbers, bundles, totals, strict=True)
         }
 
-    def add_kernels(self, catalogue: Catalogue) -> dict[int, int]:
-        """Put what the blocks of LOAD_KERNELS ask for into a catalogue: number of the block -> number of its request."""
-        if "LOAD_KERNELS" not in self._columns:
-            return {}
-        numbers, asked = self._kernel_requests()
-        bundles = self._interleaving.bundle_arrays(*asked, write=False)
-        first = catalogue.add_bundles(bundles, self._kernel_bus(len(numbers)))
-        return {number: first + index for index, number in enumerate(numbers)}
+    def add_loads(self, catalogue: Catalogue) -> dict[int, Asked]:
+        """Put what LOAD asks for into a catalogue: number of the block -> its requests. (Not LOAD_PARAMS: see `load_request`.)"""
+        found = dict[int, Asked]()
+        limit = self.assumptions.request_bytes * self.machine.memory.channels
+        for name, prefix, channels in MAP_LOADS:
+            if name in self._columns:
+                regions = all_regions(self.machine.lanes, self._columns[name], prefix, "source", channels)
+                asked = catalogue.add_regions(regions, limit)
+                found.update((number, asked[block.place]) for number, block in enumerate(self.blocks) if block.name == name)
+        if "LOAD_KERNELS" in self._columns:
+            numbers, (owners, count, addresses, sizes) = self._kernel_requests()
+            bus, half = self._kernel_bus(count), len(owners) // 2
+            for first in range(0, count, BLOCKS_AT_ONCE):
+                last = min(first + BLOCKS_AT_ONCE, count)
+                inside = np.arange(*np.searchsorted(owners[:half], (first, last)))
+                at = np.concatenate([inside, inside + half])
+                bundles = self._interleaving.bundle_arrays(owners[at] - first, last - first, addresses[at], sizes[at], False)
+                start = catalogue.add_bundles(bundles, bus[first:last])
+                found.update((numbers[first + i], Asked(start + i, start + i + 1, 0)) for i in range(last - first))
+        return found
 
     def _kernel_requests(self) -> tuple[list[int], tuple[Ints, int, Ints, Ints]]:
         """Numbers of the blocks of LOAD_KERNELS, and (owner, blocks, addresses, sizes) of what they ask for."""
