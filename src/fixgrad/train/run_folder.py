@@ -34,13 +34,13 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: Mapping[str, Any]) -> "RunFolder":
-        """A new run in a folder that is not there yet, or is empty.
+        """A new run in a folder that is not there yet, is empty, or holds no more than a `create` that was killed.
 
         Raises:
             UsageError: there is something at `path`.
         """
         cls.check_free(path)
-        (path / CHECKPOINTS).mkdir(parents=True)
+        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         folder = cls(path)
         folder.lock()
         folder.write_json(CONFIG, config)
@@ -49,7 +49,7 @@ class RunFolder:
     @staticmethod
     def check_free(path: Path) -> None:
         """Raise UsageError unless a run can be created at `path`."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not _is_unused(path):
             how = f"continue it with `fixgrad train --resume {path}`, or " if (path / CONFIG).exists() else ""
             raise UsageError(f"{path} already exists: {how}choose another --out")
 
@@ -206,6 +206,14 @@ class RunFolder:
             if isinstance(line, dict):
                 lines.append(line)
         return lines
+
+
+def _is_unused(path: Path) -> bool:
+    """Whether there is an empty folder, or one in which a run was killed before its configuration was written."""
+    if not path.is_dir():
+        return False
+    inside = {entry.name for entry in path.iterdir()}
+    return inside <= {CHECKPOINTS, _LOCK, f"{CONFIG}.tmp"} and not any((path / CHECKPOINTS).glob("*"))
 
 
 def _json_line(values: Mapping[str, Any]) -> str:

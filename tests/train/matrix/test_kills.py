@@ -16,6 +16,7 @@ SEED = 20
 MOMENTS = 20
 WRITES = 10
 TIMEOUT = 120
+SHARES = [round(random.Random(f"{SEED}/write/{index}").random(), 3) for index in range(WRITES)]
 
 
 class Nursery:
@@ -87,7 +88,7 @@ def test_killed_at_a_random_moment(moment: float, nursery: Nursery, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", [round(random.Random(f"{SEED}/write/{index}").random(), 3) for index in range(WRITES)])
+@pytest.mark.parametrize("share", [0.0, 0.01, *SHARES])
 def test_killed_while_it_writes(share: float, nursery: Nursery, tmp_path: Path) -> None:
     """Before a line of the function that puts checkpoints, metrics and configuration on the disk, chosen from all."""
     out = tmp_path / "run"
