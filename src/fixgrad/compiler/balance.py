@@ -18,6 +18,8 @@ Values = NDArray[np.float64]
 ROUNDS = 60
 #: Places that a round tries to swap with any other: those of the cells that stray furthest.
 CANDIDATES = 48
+#: Changes below this are rounding.
+_NOTHING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ class _Cells:
         members = np.bincount(np.unique(self.cell * len(self.tiles) + self.tile) % len(self.tiles))
         return np.abs(self.cells[self.cell] - (self.tiles / members)[self.tile])
 
+    def squares(self) -> float:
+        """The squared deviations, summed over all cells."""
+        return float((self.cells**2).sum() - (self.tiles**2).sum() / self.deal.queues)
+
     def changes(self, places: Ints) -> Values:
         """Change of the squared deviations for every swap of one of `places` with any place: [places, all].
 
@@ -105,11 +111,20 @@ def _improve(order: Ints, deals: Sequence[Deal]) -> Ints:
         swaps = _disjoint(places, np.sum([state.changes(places) for state in states], axis=0), states)
         if not swaps:
             break
-        for a, b in swaps:
-            order[[a, b]] = order[[b, a]]
-        for state in states:
-            state.refresh(order)
+        before = sum(state.squares() for state in states)
+        _swap(order, swaps, states)
+        if sum(state.squares() for state in states) > before - _NOTHING:
+            # Swaps of different cells may still move load between the same tiles, and undo each other: the best one alone.
+            _swap(order, swaps[1:], states)
     return order
+
+
+def _swap(order: Ints, swaps: Sequence[tuple[int, int]], states: Sequence[_Cells]) -> None:
+    """Make swaps of different places, or take them back."""
+    for a, b in swaps:
+        order[[a, b]] = order[[b, a]]
+    for state in states:
+        state.refresh(order)
 
 
 def _disjoint(places: Ints, change: Values, states: Sequence[_Cells]) -> list[tuple[int, int]]:
@@ -119,7 +134,7 @@ def _disjoint(places: Ints, change: Values, states: Sequence[_Cells]) -> list[tu
     touched = [np.zeros(len(state.cells), np.bool_) for state in states]
     swaps = []
     for number in np.argsort(value, kind="stable").tolist():
-        if value[number] > -1e-9:
+        if value[number] > -_NOTHING:
             break
         a, b = int(places[number]), int(best[number])
         cells = [(used, state.cell[[a, b]]) for used, state in zip(touched, states, strict=True)]
