@@ -41,6 +41,8 @@ MACHINES: dict[str, Machine] = {
         groups=3, pes_per_group=1, lanes=16, memory=Memory("sdr_133", 1, 4096, 8, MEMORY_BYTES), kernel_words=64
     ),
     "formal": FORMAL,
+    # words that straddle beats and leave the engine in two parts of 12 bytes
+    "odd": TINY.with_changes(lanes=24, kernel_words=64),
 }
 
 

@@ -134,7 +134,7 @@ def _map(machine: Machine, rng: random.Random, prefix: str, words: int, memory: 
 
 def random_input(machine: Machine, rng: random.Random, memory: int, entries: int) -> Instruction:
     fields = _map(machine, rng, "in", machine.input_words, memory)
-    fields["channels"] = min(fields["channels"], 40)
+    fields["channels"] = min(fields["channels"], memory // (2 * machine.lanes * fields["channel_words"]))
     size = machine.lanes * (fields["channels"] + 1) * fields["channel_words"]
     return Instruction(
         "LOAD_INPUT", source=_place(rng, memory, size, machine.lanes), buffer=fields.pop("base"), **fields
@@ -143,9 +143,9 @@ def random_input(machine: Machine, rng: random.Random, memory: int, entries: int
 
 def random_error(machine: Machine, rng: random.Random, memory: int, entries: int) -> Instruction:
     fields = _map(machine, rng, "out", machine.lane_words, memory)
-    fields["channels"] = min(fields["channels"], 12)
     split = rng.randrange(2)
     owners = machine.groups * (machine.pes_per_group if split else 1)
+    fields["channels"] = min(fields["channels"], 12, memory // (2 * machine.lanes * fields["channel_words"] * owners))
     total = fields["channels"] * owners
     total = rng.choice([total, total + 3, rng.randint(0, total)])
     size = machine.lanes * (min(total, fields["channels"] * owners) + 1) * fields["channel_words"]

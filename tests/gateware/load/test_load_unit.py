@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from fixgrad.gateware.control.step_table import USED_BYTES
+from fixgrad.gateware.load.sizes import LoadSizes
 from fixgrad.gateware.simulation import DramTiming, Hostility
 from fixgrad.machine import Machine
 from fixgrad.machine.encoding import Instruction
 from fixgrad.machine.instructions import STEP_ENTRY_BYTES
+from fixgrad.machine.parameters import TAPS_PER_WORD, Memory
+from fixgrad.machine.presets import TINY
 
 MakeBench = Callable[..., Any]
 LIMIT = 200_000
@@ -90,13 +93,24 @@ def compare(oracle: ModuleType, ends: Any, program: list[Instruction]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("name", ["tiny", "wide", pytest.param("narrow", marks=SLOW), pytest.param("formal", marks=SLOW)])
+@pytest.mark.parametrize("name", ["tiny", "wide", *(pytest.param(name, marks=SLOW) for name in ("narrow", "formal", "odd"))])
 def test_random_programs_leave_what_the_functional_simulator_says(
     load: MakeBench, oracle: ModuleType, name: str, seed: int
 ) -> None:
     rng = random.Random(seed)
     ends = load(name, TIMINGS[seed % 3], HOSTILITIES[seed // 2])
     compare(oracle, ends, oracle.program(ends.machine, rng, 60, len(ends.bench.memory)))
+
+
+@pytest.mark.parametrize("port_bytes", [1, 4, 8, 16, 64, 128])
+def test_every_machine_has_sizes_that_fit_together(port_bytes: int) -> None:
+    for lanes in range(1, 65):
+        memory = Memory("ddr4_2400", 1, 4096, port_bytes, 1 << 20)
+        sizes = LoadSizes.of(TINY.with_changes(lanes=lanes, memory=memory))
+        assert lanes % sizes.piece == sizes.piece % sizes.granule == sizes.chunk % sizes.granule == 0
+        assert port_bytes % sizes.chunk == STEP_ENTRY_BYTES % sizes.chunk == sizes.beat % sizes.chunk == 0
+        assert sizes.piece == lanes or lanes > sizes.chunk
+        assert sizes.beat >= TAPS_PER_WORD
 
 
 def rectangles(prefix: str, side: int) -> dict[str, int]:
