@@ -102,8 +102,10 @@ def in_memory(stage: Stage, alive: NDArray[np.bool_], row_order: Ints, channel_o
     Args:
         row_order, channel_order: the channel that each place in memory holds, of the target and of the source.
     """
-    by_pixel = alive[row_order].reshape(len(alive), stage.source_pixels, stage.source.channels)
-    return by_pixel[:, :, channel_order].reshape(alive.shape)
+    if alive.all():
+        return alive
+    by_channel = alive.take(row_order, axis=0).reshape(-1, stage.source.channels)
+    return by_channel.take(channel_order, axis=1).reshape(alive.shape)
 
 
 def _block_diagonal(mask: NDArray[np.bool_], groups: int) -> NDArray[np.bool_]:

@@ -53,12 +53,12 @@ class Dispatcher:
 
     def _taken(self, number: int) -> list[tuple[Queue, int]]:
         """The queues that a block joins, and the places that it takes in each."""
-        block, work = self._work.blocks[number], self._work
+        block, depth = self._work.blocks[number], self._depth
         unit = UNIT_OF[block.name]
         if unit is not Unit.UPDATE:
-            return [((unit, 0), min(block.count, self._depth))]
-        counts = ((group, work.update_count(number, group)) for group in range(work.machine.groups))
-        return [((unit, group), min(count, self._depth)) for group, count in counts if count]
+            return [((unit, 0), block.count if block.count < depth else depth)]
+        counts = ((group, self._work.update_count(number, group)) for group in range(self._work.machine.groups))
+        return [((unit, group), min(count, depth)) for group, count in counts if count]
 
     def start(self) -> None:
         """Begin to fetch."""
@@ -82,10 +82,10 @@ class Dispatcher:
         while len(self._times) < len(blocks):
             number = len(self._times)
             taken = self._taken(number)
-            full = next((queue for queue, count in taken if self._room[queue] < count), None)
-            if full is not None:
-                self._full = full
-                return
+            for queue, count in taken:
+                if self._room[queue] < count:
+                    self._full = queue
+                    return
             if not self._pass(blocks[number].first, blocks[number].count):
                 return
             for queue, count in taken:
