@@ -187,3 +187,9 @@ def same() -> Callable[[Sequence[Any]], None]:
                 assert np.array_equal(array, other.arrays[name]), name
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def reference() -> type[Reference]:
+    """The NumPy reference as an executor."""
+    return Reference
