@@ -134,7 +134,7 @@ class LossSequencer(wiring.Component):
         class_, pass_, address, asked_labels = Signal(loss.classes.shape()), Signal(2), Signal.like(loss.logits), Signal()
         some, asks = (loss.classes != 0) & (loss.images != 0), Signal()
         m.d.comb += [
-            all_asked.eq((pass_ == Pass.NONE.value) | ~some),
+            all_asked.eq((pass_ == Pass.NONE) | ~some),
             self.reads.valid.eq(Mux(is_labels, ~asked_labels, (state == State.RUN) & ~all_asked)),
             self.reads.payload.address.eq(Mux(is_labels, loss.labels, address)),
             self.reads.payload.length.eq(Mux(is_labels | wide, _LABEL_BYTES * lanes, lanes)),
@@ -155,7 +155,7 @@ class LossSequencer(wiring.Component):
         m.d.comb += [
             has_image.eq(lane < loss.images),
             is_last.eq(lane == lanes - 1),
-            needs_random.eq((passes == Pass.ERROR.value) & self.channels.uses_table),
+            needs_random.eq((passes == Pass.ERROR) & self.channels.uses_table),
             unit.logits.valid.eq((state == State.RUN) & unpack.o.valid & has_image & (~needs_random | self.random.valid)),
             unit.logits.payload.logit.eq(unpack.o.payload),
             unit.logits.payload.element.eq(self.random.payload + loss.random_image),

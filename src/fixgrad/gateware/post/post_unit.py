@@ -16,31 +16,23 @@ from amaranth.lib.wiring import In, Out
 from fixgrad.gateware.axi import MemoryPorts
 from fixgrad.gateware.axi.burst import FaultKind
 from fixgrad.gateware.axi.client import ReadPort, WritePort
-from fixgrad.gateware.axi.streams import Fifo, connect_payload
+from fixgrad.gateware.axi.streams import connect_payload
 from fixgrad.gateware.control.counters import activity_layout
 from fixgrad.gateware.control.layouts import INDEX_BITS, body, issued_layout
 from fixgrad.gateware.control.step_table import TableRead
 from fixgrad.gateware.control.supervisor import UNIT_FAULT
-from fixgrad.gateware.loss.loss_sequencer import LossSequencer
 from fixgrad.gateware.pe.shape import PeShape
-from fixgrad.gateware.post.channel_data import VALUE_BYTES, ChannelReads, SumWrites, channels_layout
-from fixgrad.gateware.post.drain import END_CYCLES, Drain
+from fixgrad.gateware.post.channel_data import channels_layout
+from fixgrad.gateware.post.drain import END_CYCLES
 from fixgrad.gateware.post.map_reader import MapReader
-from fixgrad.gateware.post.map_requests import MapRequests
-from fixgrad.gateware.post.narrow_engines import NarrowEngines, connected
+from fixgrad.gateware.post.parts import Parts, connect_engines, connect_streams
 from fixgrad.gateware.post.plan import channels_of, lane_shift, plan_layout
-from fixgrad.gateware.post.range_registers import RANGE_REPORT, RangeRegisters
-from fixgrad.gateware.post.setup import Setup
-from fixgrad.gateware.post.statistics_sequencer import StatisticsSequencer
-from fixgrad.gateware.post.walk import Walk, item_layout
+from fixgrad.gateware.post.range_registers import RANGE_REPORT
 from fixgrad.gateware.post.word_writer import WordWriter
 from fixgrad.machine import Machine
 from fixgrad.machine.instructions import BY_NAME, Unit
 from fixgrad.machine.registers import Cause
 from fixgrad.numbers import ACCUMULATOR_BITS
-
-#: Items that wait between the walk and the drain: a memory's latency, and a run that waits for its end.
-ITEMS = 128
 
 
 class DrainState(enum.Enum, shape=2):  # type: ignore[call-arg]
@@ -101,18 +93,9 @@ class PostUnit(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        machine, number = self.machine, self.machine.post_processors
-        self._setup, self._walk, self._maps = Setup(machine), Walk(machine), MapRequests(machine)
-        self._reads, self._sums, self._drain = ChannelReads(machine), SumWrites(machine), Drain(machine)
-        self._loss, self._statistics = LossSequencer(machine), StatisticsSequencer()
-        self._narrow, self._ranges = NarrowEngines(machine, 2, 3), RangeRegisters(machine, 3 + len(self.reports))
-        self._items = Fifo(item_layout(machine), ITEMS)
-        self._readers = [MapReader(machine) for _ in range(number)]
-        self._writers = [WordWriter(self.memory, machine.lanes) for _ in range(number)]
-        for name in ("setup", "walk", "maps", "reads", "sums", "drain", "loss", "statistics", "narrow", "ranges", "items"):
-            m.submodules[name] = getattr(self, f"_{name}")
-        m.submodules += [*self._readers, *self._writers]
-
+        machine = self.machine
+        self._parts = Parts.of(machine, len(self.reports))
+        self._parts.add_to(m)
         plan = plan_layout(machine)
         self._walked, self._drained = Signal(plan, name="walked"), Signal(plan, name="drained_plan")
         self._channels = Signal(channels_layout(machine), name="channels_read")
@@ -133,8 +116,8 @@ class PostUnit(wiring.Component):
         self._run_drain(m)
         self._run_sums(m)
         self._complete(m, launch)
-        self._connect_streams(m)
-        self._connect_engines(m)
+        connect_streams(m, self, self._parts)
+        connect_engines(m, self, self._parts, self._of_drain)
         self._report_faults(m)
         return m
 
@@ -145,9 +128,9 @@ class PostUnit(wiring.Component):
         may_post = ~self._alone & ((in_flight == 0) | ((newest_ng == ng) & (in_flight != 3)))
         may_others = ~self._alone & (in_flight == 0)
         targets = (
-            (self._setup.instructions, is_post & may_post),
-            (self._loss.instruction, (issued.opcode == BY_NAME["LOSS"].opcode) & may_others),
-            (self._statistics.instruction, (issued.opcode == BY_NAME["STATISTICS"].opcode) & may_others),
+            (self._parts.setup.instructions, is_post & may_post),
+            (self._parts.loss.instruction, (issued.opcode == BY_NAME["LOSS"].opcode) & may_others),
+            (self._parts.statistics.instruction, (issued.opcode == BY_NAME["STATISTICS"].opcode) & may_others),
         )
         for target, goes in targets:
             m.d.comb += [target.payload.eq(issued), target.valid.eq(self.instructions.valid & goes)]
@@ -159,20 +142,20 @@ class PostUnit(wiring.Component):
         m.d.sync += in_flight.eq(in_flight + (takes & is_post) - self._completes)
         # Alone until its writes are acknowledged and its sums are settled.
         alone_ends = Signal()
-        m.d.comb += alone_ends.eq(ended & self._narrow.settled & (self._sum_state == SumState.IDLE))
+        m.d.comb += alone_ends.eq(ended & self._parts.narrow.settled & (self._sum_state == SumState.IDLE))
         with m.If(takes & ~is_post):
             m.d.sync += [self._alone.eq(1), self._alone_index.eq(issued.index), ended.eq(0)]
         with m.Elif(alone_ends):
             m.d.sync += [self._alone.eq(0), ended.eq(0)]
-        with m.Elif(self._loss.ended | self._statistics.ended):
+        with m.Elif(self._parts.loss.ended | self._parts.statistics.ended):
             m.d.sync += ended.eq(1)
         m.d.comb += self.done.eq(self._completes | alone_ends)
         self._activity(m, in_flight)
 
     def _activity(self, m: Module, in_flight: Value) -> None:
-        drain, works = self._drain, Signal()
+        drain, works = self._parts.drain, Signal()
         m.d.comb += works.eq(
-            drain.issued | drain.working | self._loss.busy | self._statistics.busy | (self._state.as_value()[1])
+            drain.issued | drain.working | self._parts.loss.busy | self._parts.statistics.busy | (self._state.as_value()[1])
         )
         answers = (self._measured != 0) & (self._state == DrainState.IDLE) & ~self._pending
         activity = self.activity
@@ -186,7 +169,7 @@ class PostUnit(wiring.Component):
 
     def _launch(self, m: Module) -> Signal:
         """A plan begins to be walked, and its data to be read ahead. Returns the pulse."""
-        setup, walk, maps, reads, loss = self._setup, self._walk, self._maps, self._reads, self._loss
+        setup, walk, maps, reads, loss = self._parts.setup, self._parts.walk, self._parts.maps, self._parts.reads, self._parts.loss
         launch, launched, begun = Signal(), Signal(), Signal()
         free = ~walk.busy & ~maps.busy & ~reads.busy & ~self._pending & (self._launched != 2)
         m.d.comb += [launch.eq(setup.plan.valid & free), setup.plan.ready.eq(free)]
@@ -237,19 +220,19 @@ class PostUnit(wiring.Component):
             m.d.sync += self._sums_wait.eq(0)
         new = Signal()
         m.d.sync += new.eq(begins)
-        m.d.comb += [self._drain.begin.eq(new), self._drain.plan.eq(self._drained)]
+        m.d.comb += [self._parts.drain.begin.eq(new), self._parts.drain.plan.eq(self._drained)]
         self._drain_begun = new
 
     def _run_drain(self, m: Module) -> None:
         """Takes items, waits until the last one has been measured, reports."""
-        drain, state, writers = self._drain, self._state, self._writers
+        drain, state, writers = self._parts.drain, self._state, self._parts.writers
         left, index = Signal(range(END_CYCLES + 64)), Signal(range(max(len(writers), 2)))
-        report, measured = self._ranges.reports[0], Signal()
-        connect_payload(m, self._maps.o, self._items.i)
+        report, measured = self._parts.ranges.reports[0], Signal()
+        connect_payload(m, self._parts.maps.o, self._parts.items.i)
         m.d.comb += [
-            drain.items.payload.eq(self._items.o.payload),
-            drain.items.valid.eq(self._items.o.valid & (state == DrainState.RUN)),
-            self._items.o.ready.eq(drain.items.ready & (state == DrainState.RUN)),
+            drain.items.payload.eq(self._parts.items.o.payload),
+            drain.items.valid.eq(self._parts.items.o.valid & (state == DrainState.RUN)),
+            self._parts.items.o.ready.eq(drain.items.ready & (state == DrainState.RUN)),
             report.payload.register.eq(self._drained.statistics),
         ]
         statistics = Array(drain.statistics)[index]
@@ -279,7 +262,7 @@ class PostUnit(wiring.Component):
 
     def _run_sums(self, m: Module) -> None:
         """From the begin of a POST or LOSS with sums until they are in memory."""
-        sums, state, report = self._sums, self._sum_state, self._ranges.reports[1]
+        sums, state, report = self._parts.sums, self._sum_state, self._parts.ranges.reports[1]
         register = Signal(report.payload.register.shape())
         m.d.comb += [
             sums.channels.eq(self._summed),
@@ -293,19 +276,19 @@ class PostUnit(wiring.Component):
                 with m.If(self._sums_wait):
                     m.d.sync += [state.eq(SumState.BEGIN), register.eq(self._drained.statistics)]
                     m.d.sync += [self._summed.eq(self._channels), self._of_sums.eq(self._of_drain)]
-                with m.Elif(self._loss.begin & self._loss.channels.uses_sums):
-                    m.d.sync += [state.eq(SumState.BEGIN), register.eq(self._loss.report.payload.register)]
-                    m.d.sync += [self._summed.eq(self._loss.channels), self._of_sums.eq(self._of_walk)]
+                with m.Elif(self._parts.loss.begin & self._parts.loss.channels.uses_sums):
+                    m.d.sync += [state.eq(SumState.BEGIN), register.eq(self._parts.loss.report.payload.register)]
+                    m.d.sync += [self._summed.eq(self._parts.loss.channels), self._of_sums.eq(self._of_walk)]
             with m.Case(SumState.BEGIN):
                 m.d.sync += state.eq(SumState.RUN)
-            with m.Case(SumState.RUN), m.If(~sums.busy & self._narrow.settled):
+            with m.Case(SumState.RUN), m.If(~sums.busy & self._parts.narrow.settled):
                 m.d.sync += state.eq(Mux(sums.wrapped, SumState.REPORT, SumState.IDLE))
             with m.Case(SumState.REPORT), m.If(report.ready):
                 m.d.sync += state.eq(SumState.IDLE)
 
     def _complete(self, m: Module, launch: Signal) -> None:
         """POSTs complete in order."""
-        writers, of = self._writers, self._of_done
+        writers, of = self._parts.writers, self._of_done
         acknowledged = Cat(writer.completed.bit_select(of, 1) for writer in writers).all()
         sums_written = (self._sum_state == SumState.IDLE) | (self._of_sums != of)
         sums_written = sums_written & ~(self._sums_wait & (self._of_drain == of))
@@ -315,91 +298,14 @@ class PostUnit(wiring.Component):
             m.d.sync += of.eq(~of)
             m.d.comb += [writer.forget.eq(Mux(of, 0b10, 0b01)) for writer in writers]
 
-    def _connect_streams(self, m: Module) -> None:
-        """Between the parts; a step-table reader and first random elements for POST or for LOSS."""
-        setup, loss, drain, reads, sums, narrow = self._setup, self._loss, self._drain, self._reads, self._sums, self._narrow
-        connect_payload(m, self._walk.items, self._maps.i)
-        m.d.comb += [
-            self.table.index.valid.eq(setup.table.index.valid | loss.table.index.valid),
-            self.table.index.payload.eq(Mux(loss.busy, loss.table.index.payload, setup.table.index.payload)),
-        ]
-        for user, mine in ((setup, ~loss.busy), (loss, loss.busy)):
-            m.d.comb += [
-                user.table.index.ready.eq(self.table.index.ready & mine),
-                user.table.entry.valid.eq(self.table.entry.valid & mine),
-                user.table.entry.payload.eq(self.table.entry.payload),
-            ]
-        for index, (table, error) in enumerate(zip(drain.table, sums.errors, strict=True)):
-            connect_payload(m, reads.table[index], table)
-            connect_payload(m, reads.sums[index], sums.sums[index])
-            m.d.comb += [drain.table_level[index].eq(reads.table_level[index]), error.eq(drain.errors[index])]
-        m.d.comb += [sums.promise.eq(drain.promise), drain.sums_room.eq(sums.room), loss.sums_room.eq(sums.room)]
-        m.d.comb += [loss.random.payload.eq(reads.table[0].payload), loss.random.valid.eq(reads.table[0].valid)]
-        with m.If(loss.busy):
-            m.d.comb += [
-                reads.table[0].ready.eq(loss.random.ready),
-                sums.errors[0].eq(loss.errors),
-                sums.promise.eq(loss.errors.valid),
-            ]
-        for source, sink in ((reads.commands, narrow.reads[0]), (sums.commands, narrow.writes[0])):
-            connected(m, source, sink, source.payload.values * VALUE_BYTES)
-        m.d.comb += [
-            reads.values.valid.eq(narrow.values[0].valid),
-            narrow.values[0].ready.eq(reads.values.ready),
-            reads.values.payload.data.eq(narrow.values[0].payload.data),
-            reads.values.payload.last.eq(narrow.values[0].payload.last),
-        ]
-        statistics = self._statistics
-        for source, sink in (
-            (sums.values, narrow.elements[0]),
-            (loss.reads, narrow.reads[1]),
-            (narrow.values[1], loss.values),
-            (loss.writes, narrow.writes[1]),
-            (loss.elements, narrow.elements[1]),
-            (statistics.writes, narrow.writes[2]),
-            (statistics.elements, narrow.elements[2]),
-            (statistics.take, self._ranges.take),
-            (self._ranges.taken, statistics.taken),
-            (loss.report, self._ranges.reports[2]),
-        ):
-            connect_payload(m, source, sink)
-        for index, report in enumerate(self.reports):
-            connect_payload(m, report, self._ranges.reports[3 + index])
-
-    def _connect_engines(self, m: Module) -> None:
-        """Words of feature maps and their engines; groups; the memory that may be touched."""
-        drain, engines = self._drain, [*self._readers, *self._writers, self._narrow]
-        for engine in engines:
-            m.d.comb += [engine.base.eq(self.base), engine.limit.eq(self.limit), engine.stop.eq(self.stop)]
-        m.d.comb += self.quiet.eq(Cat(engine.quiet for engine in engines).all())
-        for index, (reader, writer) in enumerate(zip(self._readers, self._writers, strict=True)):
-            connect_payload(m, self._maps.run[index], reader.run)
-            connect_payload(m, reader.mask, drain.mask[index])
-            connect_payload(m, reader.places, drain.places[index])
-            m.d.comb += [
-                drain.mask_level[index].eq(reader.mask_level),
-                drain.places_level[index].eq(reader.places_level),
-                drain.room[index].eq(writer.room),
-                writer.word.eq(drain.words[index]),
-                writer.of.eq(self._of_drain),
-                writer.close.eq(drain.blocked),
-            ]
-        for mine, engine in zip(self.read_ports, [*(each.port for each in self._readers), self._narrow.read_port], strict=True):
-            for out, inner in zip(mine, engine, strict=True):
-                wiring.connect(m, wiring.flipped(out), inner)
-        for mine, engine in zip(self.write_ports, [*(each.port for each in self._writers), self._narrow.write_port], strict=True):
-            for out, inner in zip(mine, engine, strict=True):
-                wiring.connect(m, wiring.flipped(out), inner)
-        for group, (ask, address, word) in enumerate(zip(self.drain, self.drain_address, self.drained, strict=True)):
-            m.d.comb += [ask.eq(drain.drain[group]), address.eq(drain.drain_address[group]), drain.drained[group].eq(word)]
-
     def _report_faults(self, m: Module) -> None:
         """The first of those of a cycle, a cycle later. A map that does not begin at a word is one, too."""
         fault, walked, shift = self.fault.payload, self._walked, lane_shift(self.machine)
         narrow = Mux(self._alone, self._alone_index, Array(self._indices)[self._of_walk])
         summed = Mux(self._alone, self._alone_index, Array(self._indices)[self._of_sums])
-        found = [(self._narrow.read_fault, narrow), (self._narrow.write_fault, summed)]
-        found += [(each.fault, Array(self._indices)[each.fault_of]) for each in (*self._readers, *self._writers)]
+        found = [(self._parts.narrow.read_fault, narrow), (self._parts.narrow.write_fault, summed)]
+        engines: list[MapReader | WordWriter] = [*self._parts.readers, *self._parts.writers]
+        found += [(each.fault, Array(self._indices)[each.fault_of]) for each in engines]
         m.d.sync += self.fault.valid.eq(Cat(each.valid for each, _ in found).any())
         for each, index in found:
             with m.If(each.valid):

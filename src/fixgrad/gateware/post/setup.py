@@ -77,8 +77,8 @@ class Setup(wiring.Component):
 
     def _copied(self, post: Value) -> list[Value]:
         plan = self.plan.payload
-        names = ("statistics", "channels", "channel_words", "row_words", "mask_channel_words", "mask_row_words", "pool_columns")
-        names += ("images", "channel_split", "with_argmax", "lane_base", "lane_slot_words", "random_batch", "target", "mask")
+        names = ["statistics", "channels", "channel_words", "row_words", "mask_channel_words", "mask_row_words", "pool_columns"]
+        names += ["images", "channel_split", "with_argmax", "lane_base", "lane_slot_words", "random_batch", "target", "mask"]
         return [*(plan[name].eq(post[name]) for name in names), plan.places.eq(post.argmax), plan.sums.eq(post.bias_gradient)]
 
     def _boxes(self, m: Module, post: Value) -> None:
