@@ -102,33 +102,41 @@ def test_double_precision_weights_keep_their_values() -> None:
     assert np.array_equal(captured(module).weights["1.weight"], module[1].weight.detach().numpy())
 
 
-class Residual(nn.Module):
+class Unsuited(nn.Module):
+    """A network of today with much that has no fixed-point form."""
+
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, 4, 3, padding=1)
-        self.bn = nn.BatchNorm2d(4)
+        self.bn = nn.BatchNorm2d(4, affine=False)
+        self.norm = nn.GroupNorm(2, 4)
         self.again = nn.Conv2d(4, 4, 3, padding=1)
-        self.drop = nn.Dropout()
+        self.drop = nn.Dropout2d()
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+        self.gate = nn.Linear(64, 64)
         self.last = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.bn(self.conv(x)))
-        y = F.avg_pool2d(self.again(x) + x, 2)
-        return F.log_softmax(self.last(self.drop(y.flatten(1))), dim=1)
+        x = F.gelu(self.norm(self.bn(self.conv(x))))
+        y = self.pool(self.drop(self.again(x) + 1)).flatten(1)
+        y = y * torch.sigmoid(self.gate(y))
+        return F.log_softmax(self.last(y), dim=1)
 
 
 def test_all_that_does_not_fit_is_listed_at_once_by_name() -> None:
     with pytest.raises(UsageError) as refused:
-        captured(Residual())
+        captured(Unsuited())
     message = str(refused.value)
     assert message.startswith("model mine cannot be trained in fixed point: ")
     for part in (
-        "bn: BatchNorm2d: batch normalisation has no fixed-point form here; remove it",
-        "gelu: gelu(): use ReLU",
-        "gelu is read by again, add: layers must form one chain",
-        "add: add(): a sum of two tensors is not trained here",
-        "avg_pool2d: avg_pool2d(): use MaxPool2d",
-        "drop: Dropout: random dropping is not trained here; remove it, or set p=0",
+        "bn: has no factors and offsets; set affine=True",
+        "norm: GroupNorm: use BatchNorm2d",
+        "gelu: gelu(): use ReLU or ReLU6",
+        "add: add(): adds a number; give the layer before it a bias",
+        "drop: Dropout2d: whole channels are not dropped here; use Dropout",
+        "pool: use max-pooling without ceil_mode and return_indices",
+        "sigmoid: sigmoid(): use ReLU or ReLU6",
+        "mul: mul(): products of two tensors are not trained here",
         "log_softmax: log_softmax(): remove it: the loss includes the softmax",
     ):
         assert part in message
@@ -212,8 +220,14 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "wrong channels": (lambda: _classifier(nn.Conv2d(3, 4, 3)), "through 0: .*to have 3 channels"),
     "wrong features": (lambda: _classifier(features=65), "cannot be followed on images .* through 1"),
     "frozen weights": (lambda: _classifier(nn.Conv2d(1, 1, 1).requires_grad_(False)), "0: has frozen weights"),
-    "overlapping windows": (lambda: _classifier(nn.MaxPool2d(3, 1, 1)), "0: pools windows of .* they must not overlap"),
-    "padded windows": (lambda: _classifier(nn.MaxPool2d(2, padding=1), features=25), "0: use max-pooling without padding"),
+    "windows beyond the padding": (lambda: _classifier(nn.MaxPool2d(3, 2, ceil_mode=True), features=16), "0: use max-pooling without"),
+    "another divisor": (lambda: _classifier(nn.AvgPool2d(2, divisor_override=3), features=16), "0: use average pooling without"),
+    "a normalisation without statistics": (
+        lambda: _classifier(nn.BatchNorm2d(1, track_running_stats=False)),
+        "0: has no exponential running statistics; set track_running_stats=True",
+    ),
+    "a cumulative average": (lambda: _classifier(nn.BatchNorm2d(1, momentum=None)), "0: has no exponential running statistics"),
+    "one-dimensional pooling": (lambda: nn.Sequential(nn.Flatten(), nn.AvgPool1d(1), nn.Linear(64, 10)), "1: AvgPool1d: use AvgPool2d"),
     "reflected padding": (
         lambda: _classifier(nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")),
         "0: padding_mode is 'reflect'; use 'zeros'",
@@ -222,14 +236,13 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: _classifier(nn.Conv2d(1, 1, 2, padding="same")),
         "0: padding 'same' of an even kernel",
     ),
-    "another activation": (lambda: _classifier(nn.Conv2d(1, 1, 1), nn.SiLU()), "1: SiLU: use ReLU"),
-    "average pooling": (lambda: _classifier(nn.AvgPool2d(2), features=16), "0: AvgPool2d: use MaxPool2d"),
+    "another activation": (lambda: _classifier(nn.Conv2d(1, 1, 1), nn.SiLU()), "1: SiLU: use ReLU or ReLU6"),
     "a flattening across the batch": (lambda: nn.Sequential(nn.Flatten(2), nn.Linear(64, 10)), "0: makes 3x1x64 out of"),
     "reparametrised weights": (
         lambda: nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(64, 10))),
         "1: ParametrizedLinear: reparametrised weights",
     ),
-    "a module of another kind": (lambda: _classifier(nn.PixelShuffle(1)), "0: PixelShuffle: Conv2d, Linear, ReLU"),
+    "a module of another kind": (lambda: _classifier(nn.PixelShuffle(1)), "0: PixelShuffle: Conv2d, Linear, BatchNorm2d"),
 }
 
 

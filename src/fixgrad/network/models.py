@@ -6,10 +6,11 @@ from difflib import get_close_matches
 from fixgrad.errors import UsageError
 from fixgrad.network.graph import INPUT, Network
 from fixgrad.network.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d
+from fixgrad.network.residual_models import INPUT_FRAC, mobilenetv2, resnet18, resnet20
 from fixgrad.numbers.convolution import ConvGeometry
 
-#: Fractional bits of the input codes of the built-in networks: (pixel - mean) / 64.
-INPUT_FRAC = 6
+__all__ = ["INPUT_FRAC", "MODELS", "digits", "mobilenetv2", "model", "resnet18", "resnet20", "vgg11", "vgg16"]
+
 _SAME_3X3 = ConvGeometry(padding=(1, 1))
 _POOL = "pool"
 
@@ -104,7 +105,14 @@ def digits() -> Network:
     return _stack("digits", (1, 8, 8), convolutions, (("dense4", 64), ("dense5", 10)))
 
 
-MODELS: dict[str, Callable[[], Network]] = {"vgg11": vgg11, "vgg16": vgg16, "digits": digits}
+MODELS: dict[str, Callable[[], Network]] = {
+    "vgg11": vgg11,
+    "vgg16": vgg16,
+    "digits": digits,
+    "resnet20": resnet20,
+    "resnet18": resnet18,
+    "mobilenetv2": mobilenetv2,
+}
 
 
 def model(name: str) -> Network:

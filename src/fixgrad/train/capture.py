@@ -4,27 +4,21 @@ The module is traced with `torch.fx`; each node becomes a layer, or is listed wi
 fit is found before anything is refused.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
 
 from fixgrad.errors import UsageError
-from fixgrad.network import INPUT, Flatten, Layer, MacLayer, MaxPool2d, Network, ReLU
+from fixgrad.network import INPUT, BatchNorm, Dropout, Layer, MacLayer, Network, ReLU, ReLU6
 from fixgrad.network.layers import Shape
-from fixgrad.train.capture_modules import UnsupportedError, advice_for_call, advice_for_module, mac_layer, pool_window
+from fixgrad.train.capture_calls import Call, Layers, adaptive_pool, flattened, layers_of_call
+from fixgrad.train.capture_fuse import fused
+from fixgrad.train.capture_modules import UnsupportedError, advice_for_module, average_pool, batch_norm, mac_layer, max_pool
+from fixgrad.train.capture_trace import gives_tensors, label_of, shape_of, traced
 
-#: Images in the batch with which shapes are followed: a number that no sensible shape contains by chance.
-_EXAMPLE_BATCH = 3
-#: Width of the codes of the last layer.
-LOGIT_BITS = 16
-#: Under this name a node that gives a tensor keeps its shape; a node that gives several keeps None.
-_SHAPE = "fixgrad_shape"
+__all__ = ["Captured", "CapturedModule", "capture", "capture_module"]
 
 
 class Captured(NamedTuple):
@@ -34,12 +28,29 @@ class Captured(NamedTuple):
     weights: dict[str, NDArray[np.float64]]
 
 
-def capture(module: nn.Module, name: str, input_shape: Shape, input_frac: int) -> Captured:
-    """Describe `module` as a network, with its own weights as the initial ones.
+class CapturedModule(NamedTuple):
+    """A network, and where its numbers lie in the module.
 
-    Layers are named by their path in the module with ``_`` for dots. A rectifier after a convolution or a linear layer
-    becomes part of it. Understood are Conv2d, Linear, ReLU, MaxPool2d with windows that do not overlap, Flatten (also as
-    `flatten`, `view` or `reshape`), and Identity, nested in any way, one after the other.
+    Attributes:
+        network: what the module computes.
+        tensors: the module's own parameters and running statistics, by their names in the network (``layer1_0_bn1.gamma``,
+            ``layer1_0_bn1.running_mean``).
+    """
+
+    network: Network
+    tensors: dict[str, Tensor]
+
+    @property
+    def weights(self) -> dict[str, NDArray[np.float64]]:
+        """Copies of the values."""
+        return {name: _values(tensor) for name, tensor in self.tensors.items()}
+
+
+def capture(module: nn.Module, name: str, input_shape: Shape, input_frac: int) -> Captured:
+    """Describe `module` as a network, with its own weights (and running statistics) as the initial ones.
+
+    Layers are named by their path in the module with ``_`` for dots. A rectifier after a convolution, linear layer,
+    normalisation or sum becomes part of it. See docs/training.md for what is understood.
 
     Args:
         module: maps float images [batch, channels, height, width] to logits [batch, classes].
@@ -50,64 +61,31 @@ def capture(module: nn.Module, name: str, input_shape: Shape, input_frac: int) -
     Raises:
         UsageError: something in it cannot be trained in fixed point; every such layer is named, with what to use.
     """
-    graph = _traced(module, name, input_shape)
+    captured = capture_module(module, name, input_shape, input_frac)
+    return Captured(captured.network, captured.weights)
+
+
+def capture_module(module: nn.Module, name: str, input_shape: Shape, input_frac: int) -> CapturedModule:
+    """The same, with the module's tensors in place of their values."""
+    graph = traced(module, name, input_shape)
     translated = _Translation(graph, name)
     for node in graph.graph.nodes:
         translated.take(node)
     translated.refuse_if_needed()
-    layers = _logits_last(translated.layers, name)
-    network = Network(name, input_shape, input_frac, layers)
-    return Captured(network, {key: _values(parameter) for key, parameter in translated.parameters.items()})
+    _refuse_equal_names(translated.layers, name)
+    network = Network(name, input_shape, input_frac, fused(translated.layers, name))
+    return CapturedModule(network, translated.tensors)
 
 
-class _Shapes(fx.Interpreter):
-    """Runs a graph and notes the shape of every tensor in it."""
-
-    node: fx.Node | None = None
-    extra_traceback = False
-
-    def run_node(self, n: fx.Node) -> Any:
-        """The node's result."""
-        self.node = n
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            n.meta[_SHAPE] = tuple(result.shape)
-        elif isinstance(result, tuple | list | dict) and any(isinstance(part, Tensor) for part in tree_leaves(result)):
-            n.meta[_SHAPE] = None
-        return result
-
-
-def _traced(module: nn.Module, name: str, input_shape: Shape) -> fx.GraphModule:
-    """The module as a graph in which every node knows the shape of its result."""
-    if fx.Tracer().is_leaf_module(module, ""):
-        module = nn.Sequential(module)
-    modes = {part: part.training for part in module.modules()}
-    module.eval()  # an example must not move the statistics of a module that is refused later
-    shapes: _Shapes | None = None
-    try:
-        graph = fx.symbolic_trace(module)
-        shapes = _Shapes(graph)
-        with torch.no_grad():
-            shapes.run(torch.zeros(_EXAMPLE_BATCH, *input_shape, dtype=_dtype(module)))
-    except Exception as error:  # whatever the user's forward may raise
-        where = f" through {_label(shapes.node)}" if shapes and shapes.node else ""
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(
-            f"model {name} cannot be followed on images {list(input_shape)}{where}: {reason}; forward() must take one batch "
-            "of images and do the same for every one, without branches that depend on values"
-        ) from error
-    finally:
-        for part, training in modes.items():
-            part.training = training
-    return graph
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    return next((parameter.dtype for parameter in module.parameters()), torch.float32)
+def _refuse_equal_names(layers: list[Layer], name: str) -> None:
+    names = [layer.name for layer in layers]
+    twice = next((each for each in names if names.count(each) > 1), None)
+    if twice is not None:
+        raise UsageError(f"two layers of {name} are named {twice!r}: names must differ, also with _ for the dots of a path")
 
 
 def _values(parameter: Tensor) -> NDArray[np.float64]:
-    return parameter.detach().to("cpu", torch.float64).numpy().copy()
+    return parameter.detach().to("cpu").double().numpy().copy()
 
 
 class _Translation:
@@ -115,11 +93,11 @@ class _Translation:
 
     def __init__(self, graph: fx.GraphModule, name: str) -> None:
         self.layers: list[Layer] = []
-        self.parameters: dict[str, Tensor] = {}
+        self.tensors: dict[str, Tensor] = {}
         self._modules = dict(graph.named_modules())
         self._name = name
         self._problems: list[str] = []
-        self._tensors: dict[fx.Node, str] = {}
+        self._names: dict[fx.Node, str] = {}
         self._seen: set[int] = set()
 
     def take(self, node: fx.Node) -> None:
@@ -128,7 +106,7 @@ class _Translation:
             self._output(node)
         elif node.op == "placeholder":
             self._placeholder(node)
-        elif _SHAPE in node.meta:
+        elif gives_tensors(node):
             self._layer(node)
 
     def refuse_if_needed(self) -> None:
@@ -138,160 +116,99 @@ class _Translation:
             raise UsageError(f"model {self._name} cannot be trained in fixed point: {found}")
 
     def _placeholder(self, node: fx.Node) -> None:
-        if self._tensors and not node.args:  # an argument with a default value does no harm
+        if self._names and not node.args:  # an argument with a default value does no harm
             self._problems.append(f"{node.name}: forward() takes more than one input; give it one batch of images")
-        self._tensors[node] = INPUT
+        self._names[node] = INPUT
 
     def _output(self, node: fx.Node) -> None:
         result = node.args[0]
         if not isinstance(result, fx.Node):
             self._problems.append("forward() returns several values; return the logits alone")
-        elif self.layers and self._tensors.get(result) != self.layers[-1].name:
-            self._problems.append(f"{self.layers[-1].name} has no part in the result; remove it from forward()")
+            return
+        wanted = self._names.get(result)
+        read = {tensor for layer in self.layers for tensor in layer.inputs}
+        for layer in self.layers:
+            if layer.name not in read and layer.name != wanted:
+                self._problems.append(f"{layer.name} has no part in the result; remove it from forward()")
+        if wanted in read:
+            self._problems.append(f"{wanted} gives the logits, but is read on; return the last layer's result")
 
     def _layer(self, node: fx.Node) -> None:
-        label = _label(node)
-        source = self._source(node)
+        label = label_of(node)
+        sources = {source: self._names[source] for source in node.all_input_nodes if source in self._names}
+        call = Call(node, label, sources)
         try:
-            self._add(node, label, source)
+            self._append(call, self._translated(call))
         except UnsupportedError as problem:
             self._problems.append(f"{label}: {problem}")
-            self._tensors[node] = source
+            self._names[node] = next(iter(sources.values()), INPUT)
 
-    def _source(self, node: fx.Node) -> str:
-        """Name of the tensor that the node reads. What cannot be a chain is noted."""
-        inputs = [source for source in node.all_input_nodes if source in self._tensors]
-        for source in inputs:
-            readers = [user for user in source.users if user.op == "output" or _SHAPE in user.meta]
-            if len(readers) > 1:
-                names = ", ".join(_label(user) for user in readers)
-                self._problems.append(f"{_label(source)} is read by {names}: layers must form one chain, without branches")
-        return self._tensors[inputs[0]] if inputs else INPUT
-
-    def _add(self, node: fx.Node, label: str, source: str) -> None:
-        if _shape(node) is None:
-            raise UnsupportedError("gives several tensors; layers must form one chain, without branches")
-        match node.op:
+    def _translated(self, call: Call) -> Layers:
+        if shape_of(call.node) is None:
+            raise UnsupportedError("gives several tensors; use two layers, one for each")
+        match call.node.op:
             case "call_module":
-                self._add_module(node, label, source)
-            case "call_function" | "call_method":
-                self._add_call(node, label, source)
+                return self._of_module(call)
+            case "call_function" | "call_method" if call.sources:
+                return layers_of_call(call)
             case _:
                 raise UnsupportedError("a tensor of the module is used directly; keep weights in Conv2d or Linear")
 
-    def _add_module(self, node: fx.Node, label: str, source: str) -> None:
-        module = self._modules[str(node.target)]
-        if id(module) in self._seen and any(True for _ in module.parameters()):
-            raise UnsupportedError("is used twice, and weights cannot be shared; give each place a layer of its own")
+    def _of_module(self, call: Call) -> Layers:
+        module = self._modules[str(call.node.target)]
+        if id(module) in self._seen:
+            if any(True for _ in module.parameters()):
+                raise UnsupportedError("is used twice, and weights cannot be shared; give each place a layer of its own")
+            call = call._replace(label=call.node.name)  # a rectifier that stands in several places
         self._seen.add(id(module))
+        layers = self._layers_of(module, call)
+        for layer in layers:
+            self._keep_tensors(layer, module)
+        return Layers(layers, bool(getattr(module, "inplace", False)))
+
+    def _layers_of(self, module: nn.Module, call: Call) -> tuple[Layer, ...]:
+        label, source = call.label, call.source
         match module:
             case nn.Identity() | nn.Dropout(p=0.0) | nn.Dropout2d(p=0.0):
-                self._tensors[node] = source
+                return ()
+            case nn.Dropout():
+                return (Dropout(name=label, inputs=(source,), p=module.p),)
             case nn.ReLU():
-                self._rectify(node, label, source)
+                return (ReLU(name=label, inputs=(source,)),)
+            case nn.ReLU6():
+                return (ReLU6(name=label, inputs=(source,)),)
             case nn.Flatten():
-                self._flatten(node, label, source)
+                return flattened(call)
             case nn.MaxPool2d():
-                window = pool_window(
-                    module.kernel_size,
-                    module.stride,
-                    module.padding,
-                    module.dilation,
-                    module.ceil_mode,
-                    module.return_indices,
-                )
-                self._append(node, MaxPool2d(name=label, inputs=(source,), window=window))
+                given = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+                return (max_pool(label, source, **{name: getattr(module, name) for name in given}),)
+            case nn.AvgPool2d():
+                given = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+                return (average_pool(label, source, **{name: getattr(module, name) for name in given}),)
+            case nn.AdaptiveAvgPool2d():
+                return adaptive_pool(call, module.output_size)
             case _ if type(module) in (nn.Conv2d, nn.Linear):
-                self._append(node, mac_layer(module, label, source))
-                self.parameters.update({f"{label}.{key}": value for key, value in module.named_parameters()})
-            case _:
-                same = _shape(node) == _shape(node.all_input_nodes[0]) if node.all_input_nodes else False
-                if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) and same:
-                    self._tensors[node] = source  # every window is one pixel
-                    return
-                raise UnsupportedError(advice_for_module(module))
+                return (mac_layer(module, label, source),)
+            case _ if type(module) in (nn.BatchNorm2d, nn.BatchNorm1d):
+                assert isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)
+                return (batch_norm(module, label, source),)
+            case nn.AdaptiveMaxPool2d() if shape_of(call.node) == shape_of(call.first):
+                return ()  # every window is one pixel
+        raise UnsupportedError(advice_for_module(module))
 
-    def _add_call(self, node: fx.Node, label: str, source: str) -> None:
-        called = _called(node)
-        if called in ("relu", "relu_"):
-            self._rectify(node, label, source)
-        elif called in ("flatten", "view", "reshape"):
-            self._flatten(node, label, source)
-        elif called == "contiguous":
-            self._tensors[node] = source
-        elif called.startswith("max_pool2d") or called == "boolean_dispatch":
-            self._append(node, MaxPool2d(name=label, inputs=(source,), window=_call_window(node)))
-        else:
-            raise UnsupportedError(advice_for_call(called))
+    def _keep_tensors(self, layer: Layer, module: nn.Module) -> None:
+        if isinstance(layer, MacLayer):
+            self.tensors |= {f"{layer.name}.{key}": value for key, value in module.named_parameters()}
+        elif isinstance(layer, BatchNorm):
+            held = {"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_variance": "running_var"}
+            self.tensors |= {f"{layer.name}.{name}": getattr(module, own) for name, own in held.items()}
 
-    def _rectify(self, node: fx.Node, label: str, source: str) -> None:
-        last = self.layers[-1] if self.layers else None
-        if isinstance(last, MacLayer) and last.name == source:
-            self.layers[-1] = replace(last, relu=True)
-            self._tensors[node] = source
-        else:
-            self._append(node, ReLU(name=label, inputs=(source,)))
+    def _append(self, call: Call, found: Layers) -> None:
+        self.layers += found.layers
+        result = found.layers[-1].name if found.layers else call.source
+        if found.in_place and found.layers:
+            # Whoever reads the changed tensor later, by whatever name, sees the change.
+            before = call.source
+            self._names |= {node: result for node, name in self._names.items() if name == before}
+        self._names[call.node] = result
 
-    def _flatten(self, node: fx.Node, label: str, source: str) -> None:
-        before, after = _shape(node.all_input_nodes[0]), _shape(node)
-        assert before is not None
-        if after == before:
-            self._tensors[node] = source
-        elif after == (_EXAMPLE_BATCH, int(np.prod(before[1:]))):
-            self._append(node, Flatten(name=label, inputs=(source,)))
-        else:
-            raise UnsupportedError(
-                f"makes {_images(after)} out of {_images(before)}; only flatten(1), one vector for each image, is possible"
-            )
-
-    def _append(self, node: fx.Node, layer: Layer) -> None:
-        self.layers.append(layer)
-        self._tensors[node] = layer.name
-
-
-def _logits_last(layers: Sequence[Layer], name: str) -> tuple[Layer, ...]:
-    """The layers with the last one's codes widened to logits."""
-    last = layers[-1] if layers else None
-    if not isinstance(last, MacLayer):
-        what = f"ends with {last.name}" if last else "has no layers"
-        raise UsageError(f"model {name} {what}: it must end with the Linear or Conv2d layer that gives the logits")
-    if last.relu:
-        raise UsageError(f"model {name}: {last.name} gives the logits, but is rectified; remove the ReLU behind it")
-    return (*layers[:-1], replace(last, out_bits=LOGIT_BITS))
-
-
-def _label(node: fx.Node) -> str:
-    """The layer's path in the module, or what fx calls the call; parameter names need it without dots."""
-    label = str(node.target).replace(".", "_") if node.op == "call_module" else node.name
-    return f"{label}_" if label == INPUT and node.op != "placeholder" else label
-
-
-def _called(node: fx.Node) -> str:
-    if node.op == "call_method":
-        return str(node.target)
-    target: Callable[..., Any] | str = node.target
-    return str(getattr(target, "__name__", target))
-
-
-def _shape(node: fx.Node) -> tuple[int, ...] | None:
-    """Shape of the node's result; None where it is no tensor."""
-    shape: tuple[int, ...] | None = node.meta.get(_SHAPE)
-    return shape
-
-
-def _images(shape: tuple[int, ...] | None) -> str:
-    return "x".join(map(str, shape or ()))
-
-
-def _call_window(node: fx.Node) -> tuple[int, int]:
-    """Window of a call of `max_pool2d`, whose arguments may stand in order or by name."""
-    names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    return pool_window(
-        given.get("kernel_size"),
-        given.get("stride"),
-        given.get("padding", 0),
-        given.get("dilation", 1),
-        given.get("ceil_mode", False),
-        given.get("return_indices", False),
-    )

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fixgrad.errors import DataError, FixgradError
-from fixgrad.network import Conv2d, Flatten, Layer, Linear, MacLayer, MaxPool2d, Network, Recipe, ReLU
+from fixgrad.network import Dropout, MacLayer, Network, Recipe
 from fixgrad.network.state_arrays import StateArrays
+from fixgrad.numbers import stream_key
+from fixgrad.train.float_graph import FloatGraph, plain_layer
 from fixgrad.train.trainer import Codes, Masks
 
 
@@ -32,38 +34,26 @@ class FloatReport:
     overflows: set[str] = field(default_factory=set)
 
 
-def float_module(network: Network) -> nn.Sequential:
-    """The network as an ordinary module: float32 [batch, channels, height, width] in, logits [batch, classes] out."""
+def float_module(network: Network) -> nn.Module:
+    """The network as an ordinary module: float32 [batch, channels, height, width] in, logits [batch, classes] out.
+
+    A chain becomes an `nn.Sequential` with the names of its layers, any other network a `FloatGraph`.
+    """
+    if not network.is_chain:
+        return FloatGraph(network)
     modules: dict[str, nn.Module] = {}
     for layer in network:
-        modules[layer.name] = _module(layer)
+        modules[layer.name] = plain_layer(layer)
         if isinstance(layer, MacLayer) and layer.relu:
             modules[f"{layer.name}+relu"] = nn.ReLU()
     return nn.Sequential(OrderedDict(modules))
 
 
-def _module(layer: Layer) -> nn.Module:
-    match layer:
-        case Conv2d(geometry=geometry):
-            return nn.Conv2d(
-                layer.in_channels,
-                layer.filters,
-                layer.kernel,
-                geometry.stride,
-                geometry.padding,
-                geometry.dilation,
-                geometry.groups,
-                layer.bias,
-            )
-        case Linear():
-            return nn.Linear(layer.in_features, layer.out_features, layer.bias)
-        case ReLU():
-            return nn.ReLU()
-        case MaxPool2d():
-            return nn.MaxPool2d(layer.window)
-        case Flatten():
-            return nn.Flatten()
-    raise TypeError(f"{layer.kind} has no module")
+def _tensors(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Parameters and running statistics, by their names in the network."""
+    found = module.tensors_by_name() if isinstance(module, FloatGraph) else dict(module.named_parameters())
+    trained = {name: tensor for name, tensor in found.items() if tensor.requires_grad}
+    return trained, {name: tensor for name, tensor in found.items() if name not in trained}
 
 
 class FloatTrainer:
@@ -82,12 +72,15 @@ class FloatTrainer:
         self._total_steps = total_steps
         self._steps = 0
         module = float_module(network)
-        self._parameters = dict(module.named_parameters())
+        self._parameters, self._running = _tensors(module)
+        for name in self._running.keys() & weights.keys():
+            _fill(self._running[name], weights, name)
         for name, parameter in self._parameters.items():
             _fill(parameter, weights, name)
         self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its stubs
         self._momenta = {name: torch.zeros_like(parameter) for name, parameter in self._parameters.items()}
         self._masks: dict[str, Tensor] = {}
+        self._drops = any(isinstance(layer, Dropout) for layer in network)
 
     @classmethod
     def from_snapshot(cls, network: Network, saved: StateArrays, recipe: Recipe, total_steps: int) -> "FloatTrainer":
@@ -101,6 +94,8 @@ class FloatTrainer:
         for name, momentum in trainer._momenta.items():
             _fill(momentum, momenta, name)
         trainer._masks = {name: torch.from_numpy(mask.copy()) for name, mask in _under("mask/", saved.arrays).items()}
+        for name, statistic in trainer._running.items():
+            _fill(statistic, _under("running/", saved.arrays), name)
         trainer._steps = int(saved.values["step"])
         return trainer
 
@@ -114,6 +109,9 @@ class FloatTrainer:
             FixgradError: the loss is no longer a number.
         """
         target = torch.from_numpy(np.asarray(labels, np.int64))
+        self._module.train()
+        if self._drops:
+            torch.manual_seed(stream_key(self._recipe.seed, self._steps, "dropout").low)
         logits = self._module(self._values(x))
         loss = F.cross_entropy(logits, target)
         value = float(loss.detach())
@@ -139,6 +137,7 @@ class FloatTrainer:
     @torch.no_grad()
     def predict(self, x: Codes) -> NDArray[np.float32]:
         """Logits [batch, classes]."""
+        self._module.eval()
         logits: NDArray[np.float32] = self._module(self._values(x)).numpy()
         return logits
 
@@ -165,11 +164,12 @@ class FloatTrainer:
         return {}
 
     def snapshot(self) -> StateArrays:
-        """Weights, momenta, masks and the step."""
+        """Weights, momenta, running statistics, masks and the step."""
         arrays: dict[str, NDArray[Any]] = {}
         for name, parameter in self._parameters.items():
             arrays[f"weight/{name}"] = _array(parameter)
             arrays[f"momentum/{name}"] = _array(self._momenta[name])
+        arrays.update({f"running/{name}": _array(statistic) for name, statistic in self._running.items()})
         arrays.update({f"mask/{name}": mask for name, mask in self.masks().items()})
         return StateArrays(arrays, {"step": self._steps})
 

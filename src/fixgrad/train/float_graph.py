@@ -135,12 +135,14 @@ def _convolution(layer: Conv2d) -> nn.Module:
     return nn.Conv2d(layer.in_channels, layer.filters, layer.kernel, *moves, layer.bias)
 
 
+def plain_layer(layer: Layer) -> nn.Module:
+    """The module of one layer, without the rectifier of a layer with weights."""
+    return _MODULES[type(layer)](layer)
+
+
 def float_layer(layer: Layer) -> nn.Module:
     """The module of one layer."""
-    if isinstance(layer, MacLayer):
-        module = _MODULES[type(layer)](layer)
-        return Rectified(layer, module)
-    return _MODULES[type(layer)](layer)
+    return Rectified(layer, plain_layer(layer)) if isinstance(layer, MacLayer) else plain_layer(layer)
 
 
 _MODULES: dict[type[Layer], Callable[..., nn.Module]] = {

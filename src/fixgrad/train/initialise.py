@@ -18,15 +18,15 @@ _CHUNK = 1 << 20
 
 
 def initial_weights(network: Network, seed: int) -> dict[str, NDArray[np.float64]]:
-    """Initial values of every parameter: Kaiming normal for weights (fan_in, rectifier), zero for biases.
+    """Initial values of every parameter: Kaiming normal for weights (fan_in, rectifier), zero for offsets, 1 for gamma.
 
     The stream of a weight is ``init/NAME`` at step 0. Only integer additions, one square root and one multiplication are
     involved, all exact or correctly rounded by IEEE 754: no platform's `log` or `cos` can change a bit.
     """
     values = {}
     for name, shape in network.parameters.items():
-        if name.endswith(".bias"):
-            values[name] = np.zeros(shape)
+        if not name.endswith(".weight"):
+            values[name] = np.ones(shape) if name.endswith(".gamma") else np.zeros(shape)
         else:
             deviation = math.sqrt(2.0 / math.prod(shape[1:]))
             values[name] = standard_normal(shape, stream_key(seed, 0, f"init/{name}")) * deviation
