@@ -72,8 +72,9 @@ def test_vgg11(compiled: Compiled) -> None:
 @pytest.mark.parametrize("name", ["kcu1500", "u280", "ecp5-85f"])
 def test_random_requests_arrive_at_the_same_cycles(name: str) -> None:
     machine, rng = preset(name), np.random.default_rng(5)
-    interpreted, compiled = MemorySystem(machine, Fidelity.CLOSED_FORM), CompiledMemory(machine, 2)
-    interpreted.row_bytes = [0, 0]
+    interpreted, compiled = MemorySystem(machine, Fidelity.CLOSED_FORM), CompiledMemory(machine)
+    interpreted.begin(2)
+    compiled.begin(2)
     assert isinstance(interpreted.channels[0], ClosedFormChannel)
     now = 0
     for _ in range(1500):

@@ -5,25 +5,17 @@ interpreted simulation uses, and serves for every address that lies a multiple o
 """
 
 from math import lcm
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fixgrad.simulate.dram import ClosedForm, Transfer
 from fixgrad.simulate.timing.channel_state import Integers, Traffic
-from fixgrad.simulate.timing.traffic import Bundle, BundleArrays, Interleaving, Region, RegionRequest, Request, requests
+from fixgrad.simulate.timing.traffic import Asked, Bundle, BundleArrays, Interleaving, Region, RegionRequest, Request, requests
 
 #: Keys of a transfer's shape: bytes, write, run, stride, offset in its first burst.
 _Shape = tuple[int, bool, int | None, int | None, int]
-
-
-class Asked(NamedTuple):
-    """Requests [first, last) of the catalogue, `base` bytes further in each channel."""
-
-    first: int
-    last: int
-    base: int
 
 
 class _Growing:

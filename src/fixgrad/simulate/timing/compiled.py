@@ -6,13 +6,13 @@ from fixgrad.machine import Machine
 from fixgrad.simulate.dram import ClosedFormChannel, Fidelity
 from fixgrad.simulate.timing import channel_loops as loops
 from fixgrad.simulate.timing import channel_state as places
-from fixgrad.simulate.timing.catalogue import Asked, Catalogue
+from fixgrad.simulate.timing.catalogue import Catalogue
 from fixgrad.simulate.timing.channel_state import new_channels, new_load
 from fixgrad.simulate.timing.dispatch import Dispatcher
 from fixgrad.simulate.timing.events import Agenda, Progress
 from fixgrad.simulate.timing.load import LoadUnit
 from fixgrad.simulate.timing.memory import Arrival, MemorySystem
-from fixgrad.simulate.timing.traffic import Bundle, RegionRequest, Request
+from fixgrad.simulate.timing.traffic import Asked, Bundle, RegionRequest, Request
 from fixgrad.simulate.timing.work import Work
 
 _NEVER = np.iinfo(np.int64).max
@@ -23,19 +23,29 @@ class CompiledMemory(MemorySystem):
 
     Args:
         machine: whose memory.
-        rows: of the result.
     """
 
-    def __init__(self, machine: Machine, rows: int) -> None:
+    catalogue: Catalogue
+
+    def __init__(self, machine: Machine) -> None:
         super().__init__(machine, Fidelity.CLOSED_FORM)
+        self._machine = machine
+        self.catalogue = Catalogue(self.interleaving, self._channel.form, machine.lanes, machine.load_words)
+        self.begin(1)
+
+    @property
+    def _channel(self) -> ClosedFormChannel:
         channel = self.channels[0]
         assert isinstance(channel, ClosedFormChannel)
-        self.arrays = new_channels(channel, machine, rows)
-        self.catalogue = Catalogue(self.interleaving, channel.form, machine.lanes, machine.load_words)
+        return channel
 
-    def serve(self, now: int, asked: Request | Bundle | RegionRequest, row: int) -> Arrival:
+    def begin(self, rows: int) -> None:
+        """Count for a result of `rows` rows."""
+        self.arrays = new_channels(self._channel, self._machine, rows)
+
+    def serve(self, now: int, asked: Request | Bundle | RegionRequest | Asked, row: int) -> Arrival:
         """See `MemorySystem.serve`."""
-        found = self.catalogue.find(asked)
+        found = asked if isinstance(asked, Asked) else self.catalogue.find(asked)
         return Arrival(*loops.serve(self.arrays, self.catalogue.traffic, found[:2], found.base, now, row))
 
     def finish(self) -> None:

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from fixgrad.machine import Machine
 from fixgrad.simulate.dram import Channel, Clock, Fidelity, Transfer, load_standard, open_channel
+from fixgrad.simulate.timing.catalogue import Catalogue
 from fixgrad.simulate.timing.channel_state import ROUNDING
-from fixgrad.simulate.timing.traffic import Bundle, Interleaving, RegionRequest, Request, requests
+from fixgrad.simulate.timing.traffic import Asked, Bundle, Interleaving, RegionRequest, Request, requests
 
 
 class Arrival(NamedTuple):
@@ -26,12 +27,6 @@ class Sample(NamedTuple):
     write: bool
 
 
-def interleaving_of(machine: Machine) -> Interleaving:
-    """How the channels of a machine share addresses."""
-    memory = machine.memory
-    return Interleaving(memory.channels, memory.interleave, load_standard(memory.standard).burst_bytes)
-
-
 class MemorySystem:
     """All channels of a machine. Calls must come in the order of time.
 
@@ -40,6 +35,7 @@ class MemorySystem:
         interleaving: how they share addresses.
         row_bytes: bytes that DRAM moved for each row of the result, whole bursts.
         samples: what each service moved, if they are kept.
+        catalogue: of a compiled memory: requests known beforehand.
         read_latency, write_latency: cycles of one burst on an idle channel.
     """
 
@@ -47,8 +43,9 @@ class MemorySystem:
         memory = machine.memory
         standard = load_standard(memory.standard)
         self.channels: list[Channel] = [open_channel(standard, fidelity) for _ in range(memory.channels)]
-        self.interleaving = interleaving_of(machine)
+        self.interleaving = Interleaving(memory.channels, memory.interleave, standard.burst_bytes)
         self.row_bytes = [0]
+        self.catalogue: Catalogue | None = None
         self.samples: list[Sample] | None = [] if keep_samples else None
         self._ns = 1000.0 / machine.clock_mhz
         self._port_bytes = memory.port_bytes
@@ -61,14 +58,19 @@ class MemorySystem:
             for write in (False, True)
         )
 
-    def serve(self, now: int, asked: Request | Bundle | RegionRequest, row: int) -> Arrival:
+    def serve(self, now: int, asked: Request | Bundle | RegionRequest | Asked, row: int) -> Arrival:
         """Serve what a unit asks for at cycle `now` for the work of `row`; of several requests, the latest times."""
-        if type(asked) is not RegionRequest:
-            return self._serve(now, asked, row)  # type: ignore[arg-type]
+        assert not isinstance(asked, Asked), "only a compiled memory has a catalogue"
+        if not isinstance(asked, RegionRequest):
+            return self._serve(now, asked, row)
         arrivals = [self._serve(now, request, row) for request in requests(asked.region, asked.limit, asked.write)]
         if not arrivals:
             return Arrival(now, now)
         return Arrival(max(arrival.first for arrival in arrivals), max(arrival.last for arrival in arrivals))
+
+    def begin(self, rows: int) -> None:
+        """Count for a result of `rows` rows."""
+        self.row_bytes = [0] * rows
 
     def finish(self) -> None:
         """Everything has been served."""

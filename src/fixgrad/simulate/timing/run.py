@@ -15,7 +15,7 @@ from fixgrad.simulate.timing.compute import ComputeGroup
 from fixgrad.simulate.timing.dispatch import Dispatcher
 from fixgrad.simulate.timing.events import Action, Agenda, Progress, SharedProgress
 from fixgrad.simulate.timing.load import LoadUnit
-from fixgrad.simulate.timing.memory import MemorySystem, interleaving_of
+from fixgrad.simulate.timing.memory import MemorySystem
 from fixgrad.simulate.timing.pipeline import PipelineUnit
 from fixgrad.simulate.timing.work import Work
 
@@ -52,8 +52,9 @@ class Simulation:
             join = fidelity is Fidelity.CLOSED_FORM and length > assumptions.join_above
         closed = fidelity is Fidelity.CLOSED_FORM and not keep_samples
         compiled = closed and join and length > assumptions.compile_above
-        self.work = work = Work(program, assumptions, interleaving_of(machine), join)
-        self.memory = memory = _memory(machine, fidelity, keep_samples, len(work.rows), compiled)
+        self.memory = memory = _memory(machine, fidelity, keep_samples, compiled)
+        self.work = work = Work(program, assumptions, memory.interleaving, join, memory.catalogue)
+        memory.begin(len(work.rows))
         self._agenda = agenda = Agenda()
         load, post = Progress(agenda), Progress(agenda)
         self._compute = SharedProgress(agenda, machine.groups)
@@ -210,15 +211,13 @@ def _by_row(rows: Ints, values: Ints, count: int) -> list[int]:
     return found
 
 
-def _memory(machine: Machine, fidelity: Fidelity, keep_samples: bool, rows: int, compiled: bool) -> MemorySystem:
+def _memory(machine: Machine, fidelity: Fidelity, keep_samples: bool, compiled: bool) -> MemorySystem:
     """The memory, compiled or interpreted."""
-    if compiled:
-        from fixgrad.simulate.timing.compiled import CompiledMemory  # numba, only where it pays
+    if not compiled:
+        return MemorySystem(machine, fidelity, keep_samples)
+    from fixgrad.simulate.timing.compiled import CompiledMemory  # numba, only where it pays
 
-        return CompiledMemory(machine, rows)
-    memory = MemorySystem(machine, fidelity, keep_samples)
-    memory.row_bytes = [0] * rows
-    return memory
+    return CompiledMemory(machine)
 
 
 def _load_unit(

@@ -67,6 +67,14 @@ class RegionRequest(NamedTuple):
         return self.region.run * self.region.rows * self.region.planes
 
 
+class Asked(NamedTuple):
+    """Requests [first, last) of a `Catalogue`, `base` bytes further in each channel."""
+
+    first: int
+    last: int
+    base: int
+
+
 class BundleArrays(NamedTuple):
     """Bundles as arrays.
 

@@ -1,14 +1,16 @@
 """What UPDATE reads, does and writes: the updates of a block and group as steps of about as many parameters each."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.compiler.packing import Columns
 from fixgrad.simulate.timing.assumptions import Assumptions
+from fixgrad.simulate.timing.catalogue import Catalogue
 from fixgrad.simulate.timing.steps import Step
-from fixgrad.simulate.timing.traffic import Bundle, Interleaving, Request
+from fixgrad.simulate.timing.traffic import Asked, Bundle, Interleaving, Request
 
 Ints = NDArray[np.int64]
 WORD_BYTES = 4
@@ -24,6 +26,7 @@ class UpdateWork:
         groups: of the machine.
         assumptions: for the parameters of a step.
         join: whether the updates of a block and group are taken together.
+        catalogue: where their requests are put, for a compiled memory.
     """
 
     def __init__(
@@ -34,10 +37,11 @@ class UpdateWork:
         groups: int,
         assumptions: Assumptions,
         join: bool,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self._counts: dict[tuple[int, int], int] = defaultdict(int)
         self._steps: dict[tuple[int, int], list[Step]] = defaultdict(list)
-        self._join = join
+        self._join, self._catalogue = join, catalogue
         if blocks:
             self._build(blocks, columns, interleaving, groups, assumptions.step_parameters)
 
@@ -60,12 +64,30 @@ class UpdateWork:
         pieces = {name: values[order] for name, values in pieces.items()}
         step = _step_numbers(pieces["owner"], pieces["count"], most)
         count = int(step[-1]) + 1 if len(step) else 0
-        requests = _bundled(pieces, step, count, interleaving) if self._join else _single(pieces, step, count)
+        requests: Sequence[Sequence[tuple[Request | Bundle | Asked, ...]]]
+        if self._join:
+            requests = [
+                self._bundled(interleaving, step, count, *_of_all_tensors(pieces, write), write) for write in (False, True)
+            ]
+        else:
+            requests = _single(pieces, step, count)
         cycles = np.bincount(step, weights=pieces["count"], minlength=count).astype(np.int64).tolist()
         first = np.searchsorted(step, np.arange(count))
         for index, of in enumerate(pieces["owner"][first].tolist()):
             key = int(numbers[of // groups]), of % groups
             self._steps[key].append(Step(requests[False][index], cycles[index], requests[True][index]))
+
+
+    def _bundled(
+        self, interleaving: Interleaving, step: Ints, count: int, addresses: Ints, sizes: Ints, write: bool
+    ) -> Sequence[tuple[Bundle | Asked, ...]]:
+        """Reads or writes of each step, as one bundle."""
+        owners = np.tile(step, len(addresses) // max(len(step), 1))
+        if self._catalogue is None:
+            return [(bundle,) for bundle in interleaving.bundles(owners, count, addresses, sizes, write)]
+        bundles = interleaving.bundle_arrays(owners, count, addresses, sizes, write)
+        first = self._catalogue.add_bundles(bundles, np.zeros(count, np.int64))
+        return [(Asked(number, number + 1, 0),) for number in range(first, first + count)]
 
 
 def _cut(owner: Ints, columns: Columns, most: int) -> dict[str, Ints]:
@@ -113,16 +135,10 @@ def _tensors(write: bool) -> tuple[str, ...]:
     return "stored", "momentum", "gradient", "operand" if write else "element"
 
 
-def _bundled(pieces: dict[str, Ints], step: Ints, count: int, interleaving: Interleaving) -> list[list[tuple[Bundle, ...]]]:
-    """Reads and writes of each step, each as one bundle."""
-    found: list[list[tuple[Bundle, ...]]] = []
-    for write in (False, True):
-        names = _tensors(write)
-        addresses = np.concatenate([pieces[name] for name in names])
-        sizes = np.concatenate([pieces[f"{name}_size"] for name in names])
-        bundles = interleaving.bundles(np.tile(step, len(names)), count, addresses, sizes, write)
-        found.append([(bundle,) for bundle in bundles])
-    return found
+def _of_all_tensors(pieces: dict[str, Ints], write: bool) -> tuple[Ints, Ints]:
+    """Addresses and bytes of what an update reads or writes, one tensor behind the other."""
+    names = _tensors(write)
+    return np.concatenate([pieces[name] for name in names]), np.concatenate([pieces[f"{name}_size"] for name in names])
 
 
 def _single(pieces: dict[str, Ints], step: Ints, count: int) -> list[list[tuple[Request, ...]]]:

@@ -13,11 +13,11 @@ from fixgrad.machine.instructions import BY_NAME, STEP_ENTRY_BYTES, Unit
 from fixgrad.machine.parameters import TAPS_PER_WORD
 from fixgrad.simulate.timing.assumptions import Assumptions
 from fixgrad.simulate.timing.blocks import Block, cut_blocks
-from fixgrad.simulate.timing.catalogue import Asked, Catalogue
+from fixgrad.simulate.timing.catalogue import Catalogue
 from fixgrad.simulate.timing.post_work import PostWork
 from fixgrad.simulate.timing.regions import Fields, all_regions, bounding_box, boxes, region
 from fixgrad.simulate.timing.steps import Step
-from fixgrad.simulate.timing.traffic import Bundle, Interleaving, RegionRequest, Request, requests
+from fixgrad.simulate.timing.traffic import Asked, Bundle, Interleaving, RegionRequest, Request, requests
 from fixgrad.simulate.timing.update_work import UpdateWork
 
 Ints = NDArray[np.int64]
@@ -59,6 +59,7 @@ class Work:
         assumptions: depths of queues and buffers.
         interleaving: of the memory.
         join: whether short instructions are taken together.
+        catalogue: for requests of LOAD and UPDATE, of a compiled memory.
 
     Attributes:
         rows: of the result, in the order FF, NG, WG.
@@ -66,10 +67,18 @@ class Work:
         instructions: how many there are.
     """
 
-    def __init__(self, program: Program, assumptions: Assumptions, interleaving: Interleaving, join: bool = True) -> None:
+    def __init__(
+        self,
+        program: Program,
+        assumptions: Assumptions,
+        interleaving: Interleaving,
+        join: bool = True,
+        catalogue: Catalogue | None = None,
+    ) -> None:
         self.machine: Machine = program.machine
         self.assumptions = assumptions
         self._program, self._interleaving, self._join = program, interleaving, join
+        self._catalogue = catalogue
         self.instructions = len(program.opcodes)
         self._columns = {name: program.columns(name) for name, at in program.positions.items() if len(at)}
         self._lists: dict[str, Fields] = {}
@@ -222,7 +231,8 @@ class Work:
     def _update(self) -> UpdateWork:
         blocks = {number: block.count for number, block in enumerate(self.blocks) if block.name == "UPDATE"}
         columns = self._columns.get("UPDATE", {})
-        return UpdateWork(blocks, columns, self._interleaving, self.machine.groups, self.assumptions, self._join)
+        groups = self.machine.groups
+        return UpdateWork(blocks, columns, self._interleaving, groups, self.assumptions, self._join, self._catalogue)
 
 
 def _queue_words(taps: NDArray[np.int64], with_data: NDArray[np.int64]) -> NDArray[np.int64]:
