@@ -343,7 +343,7 @@ class TorchExecutor(nn.Module):
         x, dy = run.activations[tensor], run.errors[layer.name]
         gradients: dict[str, Sum] = {}
         if run.table is not None:
-            gradients[f"{layer.name}.weight"] = module.weight_gradient(x, dy)
+            gradients[f"{layer.name}.weight"] = module.weight_gradient(x, dy, run.place.batch)
             if module.bias is not None:
                 gradients[f"{layer.name}.bias"] = module.bias_gradient(dy)
         jobs: list[Job] = [task for gradient in gradients.values() for task in gradient.tasks]

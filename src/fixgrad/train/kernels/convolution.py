@@ -77,8 +77,14 @@ class Sum:
         self._images, self._positions = images, positions
         dtype = torch.int32 if images * positions <= SAFE_TERMS else torch.int64
         self._sums = torch.empty((shape[0], prod(shape[1:])), dtype=dtype, device=device)
+        self._placed: Callable[[Tensor], Tensor] | None = None
         self._owners: dict[int, int] = {}
         self._own: dict[tuple[int, int], tuple[slice, Tensor]] = {}
+
+    def placed(self, place: Callable[[Tensor], Tensor]) -> "Sum":
+        """The same as a part of a larger tensor, which `place` makes of it."""
+        self._placed = place
+        return self
 
     def _add(self, rows: slice, compute: Part) -> None:
         """The first thread at some rows adds in the result, each other one in a tensor of its own."""
@@ -101,10 +107,12 @@ class Sum:
         for (start, thread), (rows, own) in self._own.items():
             if self._owners[start] != thread:
                 self._sums[rows] += own
+        sums = self._sums.view(self._shape)
+        if self._placed is not None:  # before workers meet: they may have decided differently
+            sums = self._placed(sums)
         if (batch or self._images) * self._positions <= SAFE_TERMS:
-            return Accumulators(collective.sum_(self._sums).view(self._shape), None)
-        sums, overflow = wrap(collective.sum_(self._sums.to(torch.int64)))
-        return Accumulators(sums.view(self._shape), overflow)
+            return Accumulators(collective.sum_(sums), None)
+        return Accumulators(*wrap(collective.sum_(sums.to(torch.int64))))
 
 
 def multiply(a: Tensor, b: Tensor, path: GemmPath) -> Accumulators:

@@ -5,7 +5,9 @@ from torch import Tensor
 
 from fixgrad.network import layers as description
 from fixgrad.train.kernels.convolution import Product, Sum, correlate, slide
+from fixgrad.train.kernels.gemm import SAFE_TERMS
 from fixgrad.train.kernels.im2col import Pair, Windows, forward_windows, gradient_windows
+from fixgrad.train.kernels.live import Live, among_zeros, of_channels
 from fixgrad.train.layers.mac import MacModule
 
 
@@ -16,21 +18,65 @@ class Conv2d(MacModule):
 
     def feed_forward(self, x: Tensor) -> Product:
         """FF, y = W x: im2col(x) [pixels, taps * in] times W^T [taps * in, out]."""
-        return slide(x, self._grouped().flatten(2).transpose(1, 2), self._windows(x.shape), self.kernels)
+        windows = self._windows(x.shape)
+
+        def product(maps: Tensor, weights: Tensor) -> Product:
+            return slide(maps, weights.flatten(2).transpose(1, 2), windows, self.kernels)
+
+        live = self._live
+        if live is None:
+            return product(x, self._grouped())
+        return self._quicker(
+            "ff",
+            x,
+            lambda: product(x, self._grouped()),
+            lambda: among_zeros(
+                product(of_channels(x, live.inputs), self._grouped(live)), live.outputs, self.layer.filters
+            ),
+        )
 
     def neuron_gradient(self, dy: Tensor, input_shape: torch.Size) -> Product:
         """NG, dx = W^T dy: im2col(dy) [pixels, taps * out] times the flipped W [taps * out, in]."""
-        flipped = self._grouped().flip(2, 3).permute(0, 2, 3, 1, 4).flatten(1, 3)
         windows = gradient_windows(_size(input_shape), self.layer.kernel, self.layer.geometry)
-        return slide(dy, flipped, windows, self.kernels)
 
-    def weight_gradient(self, x: Tensor, dy: Tensor) -> Sum:
+        def product(maps: Tensor, weights: Tensor) -> Product:
+            return slide(maps, weights.flip(2, 3).permute(0, 2, 3, 1, 4).flatten(1, 3), windows, self.kernels)
+
+        live = self._live
+        if live is None:
+            return product(dy, self._grouped())
+        return self._quicker(
+            "ng",
+            dy,
+            lambda: product(dy, self._grouped()),
+            lambda: among_zeros(
+                product(of_channels(dy, live.outputs), self._grouped(live)), live.inputs, self.layer.in_channels
+            ),
+        )
+
+    def weight_gradient(self, x: Tensor, dy: Tensor, batch: int | None = None) -> Sum:
         """WG, dW = dy x^T: dy^T [out, pixels] times im2col(x) [pixels, taps * in]."""
-        return correlate(x, dy, self._windows(x.shape), self.layer.geometry.groups, self.kernels)
+        windows, groups, shape = self._windows(x.shape), self.layer.geometry.groups, self.weight.stored.shape
+        live = self._live
+        if live is None or (batch or len(x)) * dy.shape[1] * dy.shape[2] > SAFE_TERMS:
+            return correlate(x, dy, windows, groups, self.kernels)
+        return self._quicker(
+            "wg",
+            x,
+            lambda: correlate(x, dy, windows, groups, self.kernels),
+            lambda: correlate(
+                of_channels(x, live.inputs), of_channels(dy, live.outputs), windows, groups, self.kernels
+            ).placed(lambda gradient: live.put_back(gradient, shape)),
+        )
 
-    def _grouped(self) -> Tensor:
-        """The operand codes as [groups, outputs of a group, rows, columns, inputs of a group]."""
-        operand = self.weight.operand
+    @property
+    def _live(self) -> Live | None:
+        """Channels of groups are never taken out: each group would keep another number of them."""
+        return None if self.layer.geometry.groups > 1 else self.weight.live
+
+    def _grouped(self, live: Live | None = None) -> Tensor:
+        """The operand codes as [groups, outputs of a group, rows, columns, inputs of a group], without dead channels."""
+        operand = self.weight.operand if live is None else live.of_weights(self.weight.operand)
         return operand.reshape(self.layer.geometry.groups, -1, *operand.shape[1:])
 
     def _windows(self, shape: torch.Size) -> Windows:

@@ -1,5 +1,7 @@
 """What convolutions and linear layers have in common as modules: parameters, and three integer GEMMs."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,7 @@ from fixgrad.network.state import State
 from fixgrad.numbers import align
 from fixgrad.train.kernels.choice import Kernels
 from fixgrad.train.kernels.convolution import Product, Sum, sum_errors
+from fixgrad.train.kernels.live import Work, quicker
 from fixgrad.train.layers.parameter import IntegerParameter
 
 
@@ -38,9 +41,22 @@ class MacModule(nn.Module):
         """NG, dx = W^T dy: accumulators, tile by tile of images."""
         raise NotImplementedError
 
-    def weight_gradient(self, x: Tensor, dy: Tensor) -> Sum:
-        """WG, dW = dy x^T: accumulators in the shape of the stored weight, summed over the batch."""
+    def weight_gradient(self, x: Tensor, dy: Tensor, batch: int | None = None) -> Sum:
+        """WG, dW = dy x^T: accumulators in the shape of the stored weight, summed over the batch.
+
+        Args:
+            batch: images of all workers, where there are others: where their sums may leave 32 bits, dead channels are
+                computed too, because the flag that is raised covers them.
+        """
         raise NotImplementedError
+
+    def _quicker(self, phase: str, maps: Tensor, whole: Callable[[], Work], narrow: Callable[[], Work]) -> Work:
+        """Which of two ways to the same integers is quicker here, by trial."""
+        live, kernels = self.weight.live, self.kernels
+        assert live is not None
+        left = tuple(None if channels is None else len(channels) for channels in live)
+        key = phase, maps.shape, self.weight.stored.shape, self.layer, left, kernels.path, kernels.workers.count
+        return quicker(key, whole, narrow, kernels.workers.count)
 
     def bias_gradient(self, dy: Tensor) -> Sum:
         """Sum of the errors over the batch and the pixels, [1, out]."""

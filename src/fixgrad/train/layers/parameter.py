@@ -14,6 +14,7 @@ from fixgrad.network.step_table import UpdateScales
 from fixgrad.network.update import ParameterFormats
 from fixgrad.numbers import Rounding, bit_length
 from fixgrad.train.kernels.choice import Kernels
+from fixgrad.train.kernels.live import Live, live_channels
 from fixgrad.train.kernels.pointwise import UpdateJob
 from fixgrad.train.kernels.tiles import image_tiles
 
@@ -44,6 +45,7 @@ class IntegerParameter(nn.Module):
         super().__init__()
         self.host = _without_data(parameter)
         self.pruned = parameter.mask is not None
+        self._live: tuple[tuple[int, int], Live | None] | None = None
         is_bias = parameter.stored.ndim == 1
         stored = _to_device(channels_last(parameter.stored), device)
         mask = np.ones(parameter.stored.shape[:2], np.bool_) if parameter.mask is None else parameter.mask
@@ -52,6 +54,16 @@ class IntegerParameter(nn.Module):
         self.register_buffer("mask", _to_device(mask[:0] if is_bias else mask, device))
         operand = np.empty(0, np.int8) if is_bias else channels_last(parameter.operand().astype(np.int8))
         self.register_buffer("operand", _to_device(operand, device))
+
+    @property
+    def live(self) -> Live | None:
+        """Channels that pruning has left; None where it has left all, and on a GPU, where taking some out does not pay."""
+        if not self.pruned or self.mask.device.type != "cpu" or self.mask.numel() == 0:
+            return None
+        version = self.mask.data_ptr(), self.mask._version
+        if self._live is None or self._live[0] != version:
+            self._live = version, live_channels(self.mask)
+        return self._live[1]
 
     def masked(self, gradient: Tensor) -> Tensor:
         """The gradient with zeros where the mask is dead."""
