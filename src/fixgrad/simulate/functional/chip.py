@@ -82,6 +82,9 @@ class Chip:
         image: the external memory, changed in place.
         inputs: int8 [pes, input_words, lanes]: all groups hold the same inputs.
         lanes: int32 [groups, pes, lane_words, lanes].
+        loaded_inputs: input words that a LOAD_INPUT has written, bool [pes, input_words].
+        loaded_errors: lane words that hold an error of a LOAD_ERROR, bool [groups, pes, lane_words].
+        loaded_params: entries that a LOAD_PARAMS has written, bool [param_words].
         gradients: int32 [groups, pes, gradient_words].
         numbered: kernels that each PE has numbered since the last COMPUTE that began at 0, [groups, pes].
         undrained: halves of the lane memories whose accumulators POST has still to take, bool [groups, 2].
@@ -95,6 +98,9 @@ class Chip:
         self.image = image
         self.inputs = np.zeros((pes, machine.input_words, lanes), np.int8)
         self.lanes = np.zeros((groups, pes, machine.lane_words, lanes), np.int32)
+        self.loaded_inputs = np.zeros(self.inputs.shape[:2], np.bool_)
+        self.loaded_errors = np.zeros(self.lanes.shape[:3], np.bool_)
+        self.loaded_params = np.zeros(machine.param_words, np.bool_)
         self.gradients = np.zeros((groups, pes, machine.gradient_words), np.int32)
         self.numbered = np.zeros((groups, pes), np.int64)
         self.undrained = np.zeros((groups, 2), np.bool_)
@@ -128,6 +134,8 @@ class Chip:
         """An entry of the step table in the parameter memory."""
         if number >= len(self.params):
             raise Fault(f"step-table entry {number} is outside of the parameter memory of {len(self.params)}")
+        if not self.loaded_params[number]:
+            raise Fault(f"step-table entry {number} was never loaded into the parameter memory")
         return decode_entry(self.params[number])
 
     def measure(self, register: int, magnitude: int, saturated: int = 0, overflow: bool = False) -> None:

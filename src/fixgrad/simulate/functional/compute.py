@@ -32,6 +32,7 @@ def compute(chip: Chip, i: Instruction, groups: Sequence[int]) -> None:
     jobs = _take(chip, i, groups)
     computed, held = chip.rectangles(i, "out"), chip.rectangles(i, "in")
     _check_extents(chip, i, jobs, computed, held)
+    _check_loaded(chip, i, jobs, computed, held)
     convolution = Convolution(
         (i.kernel_rows, i.kernel_columns),
         (i.stride_rows, i.stride_columns),
@@ -93,6 +94,25 @@ def _check_extents(chip: Chip, i: Instruction, jobs: Jobs, computed: Sequence[Re
             raise Fault(f"words up to {end} exceed the {name} of {size}, or {pixels} pixels a slot of {slot}")
 
 
+def _check_loaded(chip: Chip, i: Instruction, jobs: Jobs, computed: Sequence[Rectangle], held: Sequence[Rectangle]) -> None:
+    """Whether the inputs, and in WG the errors, of every kernel have been loaded; a LOAD fills a channel's rectangle whole."""
+    pixels, inputs = (np.array([box.pixels for box in boxes]) for boxes in (computed, held))
+    busy = (pixels > 0)[jobs.pes]
+    counts = (jobs.last - jobs.first)[busy]
+    group, pe = np.repeat(jobs.groups[busy], counts), np.repeat(jobs.pes[busy], counts)
+    kernel = np.arange(len(pe)) + np.repeat(jobs.first[busy] - (np.cumsum(counts) - counts), counts)
+    word = i.buffer + jobs.channel[kernel] * i.slot_words
+    known = chip.loaded_inputs[pe, word] & chip.loaded_inputs[pe, word + inputs[pe] - 1]
+    if not (known | (inputs[pe] == 0)).all():
+        channel = jobs.channel[kernel[~known]][0]
+        raise Fault(f"input channel {channel} at word {i.buffer + channel * i.slot_words} of the input buffer was never loaded")
+    if i.mode == _WG:
+        word = i.lane_base + jobs.out[kernel] * i.lane_slot_words
+        known = chip.loaded_errors[group, pe, word] & chip.loaded_errors[group, pe, word + pixels[pe] - 1]
+        if not known.all():
+            raise Fault(f"the errors at word {word[~known][0]} of the lane memories of group {group[~known][0]} were never loaded")
+
+
 def _accumulators(
     chip: Chip, i: Instruction, jobs: Jobs, convolution: Convolution, computed: tuple[Rectangle, ...], held: tuple[Rectangle, ...]
 ) -> bool:
@@ -105,6 +125,9 @@ def _accumulators(
             raise Fault(f"half {half} of the lane memories still holds accumulators that were not drained")
         size = machine.half_lane_words
         chip.lanes[groups, :, half * size : (half + 1) * size] = 0
+        chip.loaded_errors[groups, :, half * size : (half + 1) * size] = False
+    elif not chip.undrained[groups, half].all():
+        raise Fault(f"half {half} of the lane memories was not cleared: no COMPUTE has begun to accumulate there")
     chip.undrained[groups, half] = True
     lists = pixel_lists(convolution, computed, held)
     wrapped = accumulate(machine.lanes)(

@@ -16,6 +16,7 @@ def load_params(chip: Chip, i: Instruction) -> None:
     if i.first + i.count > len(chip.params):
         raise Fault(f"step-table entries {i.first} to {i.first + i.count} exceed the {len(chip.params)} of the parameter memory")
     chip.params[i.first : i.first + i.count] = chip.bytes_at(i.source, i.count * STEP_ENTRY_BYTES).reshape(-1, STEP_ENTRY_BYTES)
+    chip.loaded_params[i.first : i.first + i.count] = True
 
 
 def load_input(chip: Chip, i: Instruction) -> None:
@@ -35,6 +36,7 @@ def load_input(chip: Chip, i: Instruction) -> None:
         )
         places = i.buffer + i.slot_words * np.arange(i.channels)[:, None] + np.arange(box.pixels)
         chip.inputs[pe][places] = source.reshape(i.channels, box.pixels, word)
+        chip.loaded_inputs[pe][places] = True
 
 
 def load_error(chip: Chip, i: Instruction) -> None:
@@ -59,6 +61,7 @@ def load_error(chip: Chip, i: Instruction) -> None:
             )
             places = i.lane_base + i.slot_words * np.arange(count)[:, None] + np.arange(box.pixels)
             chip.lanes[group, pe][places] = source.reshape(count, box.pixels, machine.lanes)
+            chip.loaded_errors[group, pe][places] = True
 
 
 def _check_drained(chip: Chip, group: int, first: int, last: int) -> None:

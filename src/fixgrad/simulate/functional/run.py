@@ -154,6 +154,8 @@ class _Simulation:
             self._dispatch(index, item, groups)
         except Fault as fault:
             raise IllegalInstruction(index, disassemble(item), str(fault)) from None
+        except (ValueError, LookupError, ArithmeticError) as problem:  # sizes and step-table entries that no compiler writes
+            raise IllegalInstruction(index, disassemble(item), f"its operands make no sense ({problem})") from problem
         if self.after is not None:
             self.after(index)
 
