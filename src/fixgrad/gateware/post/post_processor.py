@@ -18,8 +18,6 @@ POST_LATENCY = 8
 SETTLE_CYCLES = POST_LATENCY + 2
 #: The cycle in which a lane's code is known.
 _CODE_CYCLE = POST_LATENCY - 1
-#: Codes of NG have no more bits.
-_ERROR_BITS = 8
 #: What a POST measures, as a range register holds it. `magnitudes`: OR of all. `saturated`: elements.
 STATISTICS = data.StructLayout({"magnitudes": 32, "saturated": 32, "overflow": 1})
 
@@ -165,9 +163,9 @@ class PostProcessor(wiring.Component):
 
     def _sum_errors(self, m: Module, lanes: list[PostLane], tags: list[data.View]) -> None:
         """The errors of a channel over pixels and lanes."""
-        total = Signal(signed(_ERROR_BITS + self.lanes.bit_length()))
+        total = Signal(signed(CODE_BITS + self.lanes.bit_length()))
         before = Signal(ACCUMULATOR_BITS)
-        m.d.sync += total.eq(sum_of([lane.code[:_ERROR_BITS].as_signed() for lane in lanes]))
+        m.d.sync += total.eq(sum_of([lane.code for lane in lanes]))
         m.d.sync += self.bias_sum_valid.eq(tags[POST_LATENCY].ends_channel)
         with m.If(self.begin):
             m.d.sync += before.eq(0)
