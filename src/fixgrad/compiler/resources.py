@@ -31,7 +31,7 @@ class Waits(NamedTuple):
         return Waits(load, compute, post, update)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Segment:
     start: int
     end: int
@@ -69,9 +69,10 @@ class InputRing:
 
     def used(self, key: object, compute: int) -> None:
         """COMPUTE instruction number `compute` (from 1) reads what `key` names."""
-        for segment in self._segments:
+        for segment in reversed(self._segments):
             if segment.key == key:
                 segment.compute = compute
+                return
 
 
 class KernelQueues:

@@ -18,8 +18,8 @@ from fixgrad.compiler.resources import Waits
 from fixgrad.machine.instructions import BY_NAME, Unit
 
 Ints = NDArray[np.int64]
-#: Types of stored fields, the narrowest first.
-_WIDTHS = (np.int8, np.int16, np.int32)
+#: Types of stored fields, the narrowest first, and the highest value of each.
+_WIDTHS = tuple((width, int(np.iinfo(width).max)) for width in (np.int8, np.int16, np.int32))
 
 
 class Label(NamedTuple):
@@ -190,8 +190,7 @@ def _narrow(values: NDArray[Any]) -> NDArray[Any]:
     if not values.size:
         return values.astype(np.int8)
     low, high = int(values.min()), int(values.max())
-    for width in _WIDTHS:
-        limits = np.iinfo(width)
-        if limits.min <= low and high <= limits.max:
+    for width, highest in _WIDTHS:
+        if -highest <= low and high <= highest:
             return values.astype(width)
     return values
