@@ -3,6 +3,7 @@
 import json
 from typing import TYPE_CHECKING
 
+from fixgrad.cli.progress import progress_line
 from fixgrad.cli.step_case import (
     BatchOption,
     DensityOption,
@@ -45,8 +46,10 @@ def command(
     found = []
     for forward in (False, True):
         program, seconds = compile_case(case, chosen, forward=forward, count_padding=False)
-        found.append(simulate_step(program, compile_seconds=seconds))
-    comparison = comparison_of(found[0], found[1], case.density)
+        with progress_line() as say:
+            say(f"simulating {program.network.name} on {chosen.name}")
+            found.append(simulate_step(program, compile_seconds=seconds))
+    comparison = comparison_of(found[0], found[1], case.density, case.recipe.stored_bits)
     if as_json:
         print(json.dumps(comparison.to_dict(), indent=2))
     else:

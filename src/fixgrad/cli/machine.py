@@ -87,6 +87,7 @@ def new(
         list[str] | None, typer.Option("--set", help="NAME=VALUE, such as groups=4 or memory.channels=1; may be repeated.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as the file holds it.")] = False,
 ) -> None:
     """Write a machine of your own, from another with some parameters changed."""
     from fixgrad.machine.files import changed, machine_named, save_machine
@@ -98,6 +99,9 @@ def new(
     named = [] if any(setting.startswith("name=") for setting in settings or []) else [f"name={file.stem}"]
     machine = changed(machine_named(start), [*named, *(settings or [])])
     save_machine(machine, file)
+    if as_json:
+        print(json.dumps(machine.to_dict(), indent=2))
+        return
     _show(machine)
     typer.echo(f"written to {file}: use it as --machine {file}")
 

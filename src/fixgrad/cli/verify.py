@@ -144,6 +144,8 @@ class _Progress:
 def _verify(case: StepCase, executors: list[str], devices: _Devices, steps: int, seed: int) -> "Verification":
     from fixgrad.simulate.functional import verify
 
+    if {"functional", "rtl"} & set(executors):
+        devices.program()  # what does not fit is said before anything runs
     batches = list(_batches(case.network, case.batch, steps, seed))
     state = _calibrated(case, batches[0], "torch" in executors, steps, seed)
     subjects = [_subject(name, case, state, devices, steps) for name in executors]

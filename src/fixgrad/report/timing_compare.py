@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from fixgrad.machine.platforms import Function, Platform, PublishedTime, at_published_rate, load_platforms
+from fixgrad.network.recipe import OPERAND_BITS
 from fixgrad.report.units import duration
 from fixgrad.simulate.timing import StepTiming
 
@@ -21,6 +22,7 @@ class Comparison:
     Attributes:
         training, forward: the machine's step and forward pass.
         density: of the network, for people.
+        stored_bits: of a weight between steps.
         platforms: the published ones.
         times: what each would take for this network, training platforms for a step and inference ones for a pass.
     """
@@ -28,8 +30,13 @@ class Comparison:
     training: StepTiming
     forward: StepTiming
     density: str
+    stored_bits: int
     platforms: tuple[Platform, ...]
     times: tuple[PublishedTime, ...]
+
+    def numbers(self, function: Function) -> str:
+        """The machine's number formats: of a multiplier's operands, and in training of stored weights."""
+        return f"fixed {OPERAND_BITS}" + (f"/{self.stored_bits}" if function is Function.TRAINING else "")
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary of JSON values."""
@@ -40,8 +47,9 @@ class Comparison:
             "machine": {
                 "name": self.training.machine,
                 "kind": "simulated",
-                "training": _own(self.training),
-                "inference": _own(self.forward),
+                "sparse": True,
+                "training": {"numbers": self.numbers(Function.TRAINING), **_own(self.training)},
+                "inference": {"numbers": self.numbers(Function.INFERENCE), **_own(self.forward)},
             },
             "platforms": [_platform_dict(platform) for platform in self.platforms],
             "at_published_rates": [
@@ -57,14 +65,14 @@ class Comparison:
         }
 
 
-def comparison_of(training: StepTiming, forward: StepTiming, density: str) -> Comparison:
+def comparison_of(training: StepTiming, forward: StepTiming, density: str, stored_bits: int) -> Comparison:
     """The comparison of a simulated step and forward pass of one network."""
     per_image = forward.pass_gop * 1e9 / forward.batch
     times = (
         *at_published_rate(Function.TRAINING, 3 * per_image, training.batch),
         *at_published_rate(Function.INFERENCE, per_image, forward.batch),
     )
-    return Comparison(training, forward, density, load_platforms(), times)
+    return Comparison(training, forward, density, stored_bits, load_platforms(), times)
 
 
 def _own(timing: StepTiming) -> dict[str, Any]:
@@ -135,7 +143,7 @@ def platform_table(comparison: Comparison) -> Table:
     for function, timing in ((Function.TRAINING, comparison.training), (Function.INFERENCE, comparison.forward)):
         watts = None if timing.energy is None else timing.energy.watts.value
         rates = (_number(timing.gops), _number(watts), _number(None if watts is None else timing.gops / watts))
-        cells = (timing.machine, "", str(function), "fixed 8/24", "yes", *rates, timing.network, "simulated", "-")
+        cells = (timing.machine, "", str(function), comparison.numbers(function), "yes", *rates, timing.network, "simulated", "-")
         table.add_row(*cells, style="bold")
     for platform in comparison.platforms:
         rate = _number(platform.gops) if platform.speed_up is None else f"{platform.speed_up:g}x"
@@ -143,12 +151,12 @@ def platform_table(comparison: Comparison) -> Table:
             platform.name,
             platform.device,
             str(platform.function),
-            platform.numbers,
+            platform.numbers or "-",
             "yes" if platform.sparse else "no",
             rate,
             _number(platform.power),
             _number(platform.efficiency),
-            platform.network,
+            platform.network or "-",
             str(platform.kind),
             str(numbers[_source(platform)]),
         )
@@ -182,7 +190,7 @@ def time_table(comparison: Comparison) -> Table:
         ratio = time.seconds_per_step / (here[time.platform.function].us / 1e6)
         energy = None if time.joules_per_image is None else 1000 * time.joules_per_image
         times = (duration(time.seconds_per_image), duration(time.seconds_per_step), _number(energy), f"{ratio:,.2f}")
-        table.add_row(time.platform.name, str(time.platform.function), time.platform.network, *times)
+        table.add_row(time.platform.name, str(time.platform.function), time.platform.network or "-", *times)
     return table
 
 
