@@ -155,8 +155,10 @@ class Work:
     @cached_property
     def _kernel_parts(self) -> dict[int, LoadPart]:
         """What each block of LOAD_KERNELS asks for, by number of the block."""
-        numbers, asked = self._kernel_requests()
-        bundles, totals = self._interleaving.bundles(*asked, write=False), self._kernel_bus(len(numbers)).tolist()
+        numbers, owners = self._kernel_blocks, self._kernel_owners
+        addresses, sizes = _kernel_requests(self._kernel_fields(), slice(None))
+        bundles = self._interleaving.bundles(np.tile(owners, 2), len(numbers), addresses, sizes, write=False)
+        totals = self._kernel_bus(len(numbers)).tolist()
         return {
             number: LoadPart((bundle,) if bundle.requests else (), total, bundle.requests, bundle.bytes)
             for number, bundle, total in zip(numbers, bundles, totals, strict=True)
@@ -172,25 +174,26 @@ class Work:
                 asked = catalogue.add_regions(regions, limit)
                 found.update((number, asked[block.place]) for number, block in enumerate(self.blocks) if block.name == name)
         if "LOAD_KERNELS" in self._columns:
-            numbers, (owners, count, addresses, sizes) = self._kernel_requests()
-            bus, half = self._kernel_bus(count), len(owners) // 2
-            for first in range(0, count, BLOCKS_AT_ONCE):
-                last = min(first + BLOCKS_AT_ONCE, count)
-                inside = np.arange(*np.searchsorted(owners[:half], (first, last)))
-                at = np.concatenate([inside, inside + half])
-                bundles = self._interleaving.bundle_arrays(owners[at] - first, last - first, addresses[at], sizes[at], False)
+            numbers, owners = self._kernel_blocks, self._kernel_owners
+            bus, fields = self._kernel_bus(len(numbers)), self._kernel_fields()
+            for first in range(0, len(numbers), BLOCKS_AT_ONCE):
+                last = min(first + BLOCKS_AT_ONCE, len(numbers))
+                inside = slice(*np.searchsorted(owners, (first, last)).tolist())
+                addresses, sizes = _kernel_requests(fields, inside)
+                of = np.tile(owners[inside] - first, 2)
+                bundles = self._interleaving.bundle_arrays(of, last - first, addresses, sizes, write=False)
                 start = catalogue.add_bundles(bundles, bus[first:last])
                 found.update((numbers[first + i], Asked(start + i, start + i + 1, 0)) for i in range(last - first))
         return found
 
-    def _kernel_requests(self) -> tuple[list[int], tuple[Ints, int, Ints, Ints]]:
-        """Numbers of the blocks of LOAD_KERNELS, and (owner, blocks, addresses, sizes) of what they ask for."""
-        columns, owners = self._columns["LOAD_KERNELS"], self._kernel_owners
-        numbers = [number for number, block in enumerate(self.blocks) if block.name == "LOAD_KERNELS"]
-        counts = columns["count"]
-        addresses = np.concatenate([columns["index"], columns["data"]])
-        sizes = np.concatenate([counts * INDEX_BYTES, counts * columns["taps"] * columns["with_data"]])
-        return numbers, (np.concatenate([owners, owners]), len(numbers), addresses, sizes)
+    @cached_property
+    def _kernel_blocks(self) -> list[int]:
+        """Numbers of the blocks of LOAD_KERNELS."""
+        return [number for number, block in enumerate(self.blocks) if block.name == "LOAD_KERNELS"]
+
+    def _kernel_fields(self) -> dict[str, Ints]:
+        """The fields of LOAD_KERNELS that say what is asked for, each worked out once."""
+        return {name: self._columns["LOAD_KERNELS"][name] for name in ("index", "data", "count", "taps", "with_data")}
 
     def _kernel_bus(self, blocks: int) -> Ints:
         """Cycles in which the data bus distributes each block of LOAD_KERNELS."""
@@ -202,7 +205,7 @@ class Work:
     @cached_property
     def _kernel_owners(self) -> Ints:
         """Block of each LOAD_KERNELS, counted among theirs."""
-        counts = [block.count for block in self.blocks if block.name == "LOAD_KERNELS"]
+        counts = [self.blocks[number].count for number in self._kernel_blocks]
         return np.repeat(np.arange(len(counts)), counts)
 
     def _single_kernels(self, at: int) -> LoadPart:
@@ -233,6 +236,12 @@ class Work:
         columns = self._columns.get("UPDATE", {})
         groups = self.machine.groups
         return UpdateWork(blocks, columns, self._interleaving, groups, self.assumptions, self._join, self._catalogue)
+
+
+def _kernel_requests(fields: dict[str, Ints], of: slice) -> tuple[Ints, Ints]:
+    """Addresses and bytes of what some LOAD_KERNELS ask for: coordinates of all of them, then weights of all of them."""
+    index, data, counts, taps, with_data = (values[of] for values in fields.values())
+    return np.concatenate([index, data]), np.concatenate([counts * INDEX_BYTES, counts * taps * with_data])
 
 
 def _queue_words(taps: NDArray[np.int64], with_data: NDArray[np.int64]) -> NDArray[np.int64]:
