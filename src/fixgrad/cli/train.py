@@ -31,7 +31,10 @@ def command(
     ctx: typer.Context,
     model: Annotated[
         str | None,
-        typer.Option(help="vgg11, vgg16, digits, or FILE.py:FUNCTION that returns an nn.Module.", rich_help_panel=WHAT),
+        typer.Option(
+            help="vgg11, vgg16, resnet18, resnet20, mobilenetv2, digits, or FILE.py:FUNCTION that returns an nn.Module.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -277,7 +280,10 @@ def _train(
             stack.callback(log.close)
             watchers.append(log)
         if not as_json:
-            console.print(heading(cost.machine), soft_wrap=True, highlight=False, style="bold")
+            if not run.plan.network.is_chain:
+                console.print(f"no time of a step on {cost.machine}: not yet compiled for residual networks", highlight=False)
+            shown = cost.machine if run.plan.network.is_chain else None
+            console.print(heading(shown), soft_wrap=True, highlight=False, style="bold")
         watchers.append(stack.enter_context(ProgressWatcher(console, run.plan.epochs)))
         told_bound = None
         for metrics, timing in run.train(watchers, cost, keep):

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.compiler.chains import refuse_graphs
 from fixgrad.compiler.context import Context
 from fixgrad.compiler.cost import Job
 from fixgrad.compiler.feasibility import least_program_bytes, unfit_memory, unfit_program, unfit_waits
@@ -54,7 +55,7 @@ def compile_step(
 
     Raises:
         InfeasibleError: the network does not fit the machine; its `reasons` say why and what would help.
-        UsageError: a mask for no weight or of the wrong shape, or a batch below 1.
+        UsageError: a network that is no chain, a mask for no weight or of the wrong shape, or a batch below 1.
     """
     recipe = recipe or Recipe()
     prepared = _prepare(network, masks, machine, batch, recipe, mode == "train", count_padding)
@@ -109,6 +110,7 @@ def _prepare(
 ) -> _Prepared:
     if batch < 1:
         raise UsageError(f"batch is {batch}: a step needs at least 1 image")
+    refuse_graphs(network)
     pruned = checked_masks(network, masks or {})
     found = stages(network)
     _refuse(unfit_program(network.name, found, batch, trains))

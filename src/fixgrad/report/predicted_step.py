@@ -139,7 +139,9 @@ def step_prediction(machine: str) -> StepPrediction:
     """
     chosen = machine_named(machine)
 
-    def predict(network: Network, masks: Masks, batch: int, recipe: Recipe) -> Prediction:
+    def predict(network: Network, masks: Masks, batch: int, recipe: Recipe) -> Prediction | None:
+        if not network.is_chain:
+            return None
         step = predicted_step(network, masks, chosen, batch, recipe)
         return Prediction(step.seconds, step.kind, step.reason)
 

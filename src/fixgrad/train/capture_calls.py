@@ -9,7 +9,7 @@ from torch import fx
 from fixgrad.network import AdaptiveAvgPool2d, Add, Concat, Dropout, Flatten, Layer, PadChannels, ReLU, ReLU6, SlidingMaxPool2d
 from fixgrad.numbers import ConvGeometry
 from fixgrad.train.capture_modules import UnsupportedError, advice_for_call, average_pool, max_pool
-from fixgrad.train.capture_trace import EXAMPLE_BATCH, arguments, called, gives_tensors, shape_of
+from fixgrad.train.capture_trace import EXAMPLE_BATCH, arguments, called, shape_of
 
 _POOL = ("input", "kernel_size", "stride", "padding")
 
@@ -71,7 +71,7 @@ def added(call: Call) -> tuple[Layer, ...]:
     """The sum of two tensors of one shape."""
     given = arguments(call.node, "input", "other")
     left, right = given.get("input"), given.get("other")
-    if not (_is_tensor(left) and _is_tensor(right)):
+    if not (isinstance(left, fx.Node) and isinstance(right, fx.Node)):
         raise UnsupportedError(f"{called(call.node)}(): adds a number; give the layer before it a bias")
     if given.get("alpha", 1) != 1:
         raise UnsupportedError(f"{called(call.node)}(): multiplies by alpha; leave it out")
@@ -164,10 +164,6 @@ def adaptive_pool(call: Call, output: Any) -> tuple[Layer, ...]:
     if (rows, columns) == shape[2:]:
         return ()
     return (AdaptiveAvgPool2d(name=call.label, inputs=(call.source,), output=(rows, columns)),)
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, fx.Node) and gives_tensors(value)
 
 
 def _images(shape: tuple[int, ...] | None) -> str:

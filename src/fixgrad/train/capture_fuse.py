@@ -67,6 +67,7 @@ def _wide(layers: Sequence[Layer]) -> list[Layer]:
     found = []
     for layer in layers:
         readers = [each for each in layers if layer.name in each.inputs]
-        normalised = isinstance(layer, MacLayer) and readers and all(isinstance(each, BatchNorm) for each in readers)
-        found.append(replace(layer, out_bits=WIDE_BITS) if normalised and not layer.relu else layer)
+        if isinstance(layer, MacLayer) and not layer.relu and readers and all(isinstance(each, BatchNorm) for each in readers):
+            layer = replace(layer, out_bits=WIDE_BITS)
+        found.append(layer)
     return found

@@ -32,6 +32,9 @@ BY_MODEL: Mapping[str, Defaults] = MappingProxyType(
     {
         "vgg11": Defaults(epochs=30, batch=128, learning_rate=0.02, warmup_steps=300),
         "vgg16": Defaults(epochs=60, batch=64, learning_rate=0.01, warmup_steps=1000),
+        "resnet20": Defaults(epochs=60, batch=128, learning_rate=0.05, warmup_steps=400),
+        "resnet18": Defaults(epochs=90, batch=64, learning_rate=0.05, warmup_steps=1000, weight_decay=1e-4),
+        "mobilenetv2": Defaults(epochs=120, batch=64, learning_rate=0.03, warmup_steps=1000, weight_decay=4e-5),
         "digits": Defaults(epochs=20, batch=32, learning_rate=0.01, warmup_steps=40),
     }
 )

@@ -40,12 +40,13 @@ class StepPrediction:
 
     Attributes:
         machine: name of the machine.
-        predict: the time of a training step, from the network, its masks, the batch size and the widths. It is called after
-            every epoch, so it should remember what it found for masks that have not changed.
+        predict: the time of a training step, from the network, its masks, the batch size and the widths; None for a network
+            that is not compiled for machines yet. It is called after every epoch, so it should remember what it found for
+            masks that have not changed.
     """
 
     machine: str
-    predict: Callable[[Network, Masks, int, Recipe], Prediction]
+    predict: Callable[[Network, Masks, int, Recipe], Prediction | None]
 
 
 class Finished(NamedTuple):
@@ -219,6 +220,8 @@ class TrainingRun:
             return Timing(seconds)
         plan = self.plan
         step = cost.predict(plan.network, self._trainer.masks(), plan.batch, plan.recipe)
+        if step is None:
+            return Timing(seconds)
         return Timing(seconds, step.seconds, cost.machine, step.kind, step.reason)
 
     def _save(self, keep: int | None) -> None:
