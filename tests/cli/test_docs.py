@@ -22,8 +22,17 @@ def options_table(name: str) -> str:
     return "\n".join(rows)
 
 
-@pytest.mark.parametrize("name", ["demo", "train", "report"])
+@pytest.mark.parametrize("name", ["demo", "train", "report", "cost", "compile", "check", "simulate", "verify", "compare"])
 def test_the_page_lists_every_option_as_help_does(name: str) -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert options_table(name) in text
     assert COMMANDS[name] in text
+
+
+def test_the_page_lists_the_commands_about_machines() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert COMMANDS["machine"] in text
+    for name, command in load_command("machine").commands.items():
+        line = " ".join(command.help.split())
+        assert f"`{name}" in text
+        assert f"| {line} |" in text, name
