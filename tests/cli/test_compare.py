@@ -1,6 +1,7 @@
 """`fixgrad compare`: the machine first, every platform with its source, and times at published rates."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +59,15 @@ def test_without_a_model_it_is_the_talks_case(capsys: pytest.CaptureFixture[str]
     assert (found["network"], found["batch"], found["density"]) == ("vgg11", 32, "talk")
     talk = next(row for row in found["platforms"] if row["name"] == "the talk" and row["function"] == "training")
     assert found["machine"]["training"]["gops"] > 1.9 * talk["gops"]
+
+
+def test_the_page_shows_every_platform_as_the_command_does(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
+    assert main(SMALL) == 0
+    table, _, _ = capsys.readouterr().out.partition("\nplatform   function")
+    lines = [line.rstrip() for line in table.splitlines()]
+    first = next(index for index, line in enumerate(lines) if line.startswith("platform ")) + 3  # behind the machine's own rows
+    shown = lines[first:]
+    assert len(shown) > 2 * len({platform.name for platform in load_platforms()})
+    for line in shown:
+        assert line in page, line
