@@ -14,14 +14,15 @@ from torch import Tensor
 
 from fixgrad.network.reference import ReferenceExecutor
 from fixgrad.numbers import Rounding
-from fixgrad.train.collective import Collective, FollowedError
+from fixgrad.train.collective import Collective, WorkerError
 from fixgrad.train.execution import HERE, Execution
 from fixgrad.train.request import RunRequest, prepare
 from fixgrad.train.run import TrainingRun
 
 Result = TypeVar("Result")
 
-#: All that a chain of layers can hold, on 8x8 images: stride, dilation, groups, layers without bias, both rectifiers.
+#: All that a chain of layers can hold, on 8x8 images: stride, dilation, groups, layers without bias; and a graph with batch
+#: normalisation, sums, dropout and average pooling.
 MODEL = """
 from torch import nn
 
@@ -32,22 +33,69 @@ def chain():
         nn.Conv2d(8, 12, 3, padding=2, dilation=2), nn.ReLU(),
         nn.Flatten(), nn.Linear(48, 24), nn.ReLU(), nn.Linear(24, 10, bias=False),
     )
+
+
+class Block(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.drop = nn.Dropout(0.25)
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        y = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(x + self.bn2(self.conv2(self.drop(y))))
+
+
+def residual():
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), Block(8), nn.MaxPool2d(2), Block(8),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    )
 """
 
 
-class Member(Collective):
-    """One thread of a team of workers that meet at a barrier."""
+class Meeting:
+    """Where workers in threads leave what they tell each other: a list for each of their exchanges."""
 
-    def __init__(self, rank: int, slots: list[Any], barrier: threading.Barrier) -> None:
-        self.rank, self.size = rank, len(slots)
-        self._slots, self._barrier = slots, barrier
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._changed = threading.Condition()
+        self._told: dict[int, dict[int, Any]] = {}
+        self._broken = False
+
+    def exchange(self, number: int, rank: int, value: Any) -> list[Any]:
+        """What all workers gave to exchange `number`."""
+        with self._changed:
+            told = self._told.setdefault(number, {})
+            told[rank] = value
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: len(told) == self.size or self._broken, timeout=120)
+            if len(told) < self.size:
+                raise WorkerError("a worker is gone")
+            return [told[each] for each in range(self.size)]
+
+    def leave(self) -> None:
+        """A worker has failed: nobody waits for it any more."""
+        with self._changed:
+            self._broken = True
+            self._changed.notify_all()
+
+
+class Member(Collective):
+    """A worker that is a thread."""
+
+    def __init__(self, rank: int, meeting: Meeting) -> None:
+        self.rank, self.size = rank, meeting.size
+        self._meeting = meeting
+        self._exchanges = 0
 
     def gather(self, value: Result) -> list[Result]:
-        self._slots[self.rank] = value
-        self._barrier.wait(timeout=60)
-        values = list(self._slots)
-        self._barrier.wait(timeout=60)
-        return values
+        self._exchanges += 1
+        return self._meeting.exchange(self._exchanges, self.rank, value)
 
     def broadcast(self, value: Result) -> Result:
         return self.gather(value)[0]
@@ -73,14 +121,13 @@ def team() -> Team:
     """`team(size, work)` runs `work(collective)` as that many workers in threads; what each returned."""
 
     def run(size: int, work: Callable[[Collective], Any]) -> list[Any]:
-        slots: list[Any] = [None] * size
-        barrier = threading.Barrier(size)
+        meeting = Meeting(size)
 
         def member(rank: int) -> Any:
             try:
-                return work(Member(rank, slots, barrier))
+                return work(Member(rank, meeting))
             except BaseException:
-                barrier.abort()
+                meeting.leave()
                 raise
 
         alone = threading.Lock()
@@ -93,9 +140,9 @@ def team() -> Team:
         with ThreadPoolExecutor(size) as threads, pytest.MonkeyPatch.context() as patch:
             patch.setattr("fixgrad.train.run.prepare", one_by_one)
             futures = [threads.submit(member, rank) for rank in range(size)]
-            # Whoever found the barrier broken, or followed, is not the one that failed.
+            # Whoever lost or followed another worker is not the one that failed.
             errors = [error for future in futures if (error := future.exception()) is not None]
-        for error in sorted(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError | FollowedError)):
+        for error in sorted(errors, key=lambda error: isinstance(error, WorkerError)):
             raise error
         return [future.result() for future in futures]
 
@@ -113,6 +160,7 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunRequest]:
     return {
         "chain": chain,
         "stochastic": replace(chain, update_rounding=Rounding.STOCHASTIC, stored_bits=16),
+        "residual": replace(chain, model=f"{file}:residual"),
         "nearest": replace(chain, error_rounding=Rounding.NEAREST, stored_bits=32, density=None, prune_epoch=None),
     }
 

@@ -20,7 +20,8 @@ from fixgrad.train.execution import HERE, Execution, usable_device
 from fixgrad.train.plan import Arithmetic
 from fixgrad.train.run import TrainingRun
 
-NAMES = ["chain", "stochastic", "nearest"]
+#: The others take the same code with other constants: they are for `make test-slow`.
+NAMES = ["chain", "residual", pytest.param("stochastic", marks=pytest.mark.slow), pytest.param("nearest", marks=pytest.mark.slow)]
 WAYS = {
     "int8": Execution(path="int8"),
     "fp32": Execution(path="fp32"),
@@ -29,7 +30,11 @@ WAYS = {
     "eager fp32": Execution(path="fp32", fused=False),
     "cuda": Execution(device="cuda"),
 }
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+MARKS = {
+    "cuda": pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here"),
+    "fp64": pytest.mark.slow,
+    "eager": pytest.mark.slow,
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -38,7 +43,7 @@ def test_the_reference(name: str, requests: Any, expected: Any, trained: Any, on
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("way", [pytest.param(way, marks=needs_cuda if way == "cuda" else ()) for way in WAYS])
+@pytest.mark.parametrize("way", [pytest.param(way, marks=MARKS.get(way, ())) for way in WAYS])
 def test_every_path(name: str, way: str, requests: Any, expected: Any, trained: Any) -> None:
     assert list(expected[name]) == [f"epoch-000{epoch}.safetensors" for epoch in range(3)]
     assert trained(requests[name], WAYS[way]) == expected[name]
@@ -54,7 +59,7 @@ def test_any_number_of_threads(threads: int, requests: Any, expected: Any, train
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("workers", [2, 3, 4])
+@pytest.mark.parametrize("workers", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
 def test_any_number_of_workers(
     name: str, workers: int, requests: Any, expected: Any, trained: Any, team: Any, tmp_path: Path
@@ -73,7 +78,7 @@ def test_workers_that_compute_differently(requests: Any, expected: Any, trained:
     assert team(3, work)[0] == expected["chain"]
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 4)])
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), pytest.param(2, 4, marks=pytest.mark.slow)])
 def test_resumed_by_another_number_of_workers(
     before: int, after: int, requests: Any, expected: Any, team: Any, tmp_path: Path
 ) -> None:
