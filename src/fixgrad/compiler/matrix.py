@@ -29,8 +29,8 @@ class KernelMatrix:
         self.grid = BlockGrid(rows, columns, (min(block_rows, rows), min(MAX_BLOCK_EDGE, columns)))
         self.counts = _counts(alive, self.grid)
         self.starts = _starts(self.counts, self.grid)
-        self._column_sums = np.zeros((self.grid.block_rows, columns + 1), np.int64)
-        np.cumsum(self.counts, axis=1, out=self._column_sums[:, 1:])
+        self._column_sums = np.zeros((self.grid.block_rows, columns + 1), np.int32)
+        np.cumsum(self.counts, axis=1, dtype=np.int32, out=self._column_sums[:, 1:])
 
     @property
     def block_rows(self) -> int:
@@ -57,7 +57,7 @@ class KernelMatrix:
 
     def run(self, block_rows: Ints, first: Ints, last: Ints) -> tuple[Ints, Ints]:
         """First entry, and how many, of columns [first, last) (within one block) of each block row; arrays that broadcast."""
-        start = self.starts[block_rows, first]
+        start = self.starts[block_rows, first].astype(np.int64)
         return start, self.starts[block_rows, last - 1] + self.counts[block_rows, last - 1] - start
 
     def count(self, block_rows: tuple[int, int], starts: Ints, ends: Ints) -> Ints:
@@ -78,7 +78,7 @@ class KernelMatrix:
     def by_columns(self, first: int, last: int, size: int, parts: int) -> Ints:
         """Live kernels of `parts` sets of `size` columns from `first` to `last`, in each block row: [parts, block rows]."""
         edges = np.minimum(first + size * np.arange(parts + 1), last)
-        return np.diff(self._column_sums[:, edges], axis=1).T
+        return np.diff(self._column_sums[:, edges], axis=1).T.astype(np.int64)
 
 
 def alive_kernels(stage: Stage, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
@@ -127,21 +127,21 @@ def parameter_index(stage: Stage, rows: Ints, columns: Ints, row_order: Ints, ch
     return (outputs * per_filter + channels % per_filter) * stage.taps
 
 
-def _counts(alive: NDArray[np.bool_], grid: BlockGrid) -> Ints:
+def _counts(alive: NDArray[np.bool_], grid: BlockGrid) -> NDArray[np.int32]:
     """Live kernels of each column in each block row: [block rows, columns]."""
     height = grid.block[0]
-    counts = np.zeros((grid.block_rows, grid.cols), np.int64)
+    counts = np.zeros((grid.block_rows, grid.cols), np.int32)
     for row in range(height):  # row by row: a matrix of 10^8 elements must not be widened as a whole
         part = alive[row::height]
         counts[: len(part)] += part
     return counts
 
 
-def _starts(counts: Ints, grid: BlockGrid) -> Ints:
+def _starts(counts: NDArray[np.int32], grid: BlockGrid) -> NDArray[np.int32]:
     """First entry of each column in each block row, where blocks are stored column by column of blocks."""
     width = grid.block[1]
-    padded = np.zeros((grid.block_rows, grid.block_cols * width), np.int64)
+    padded = np.zeros((grid.block_rows, grid.block_cols * width), np.int32)
     padded[:, : grid.cols] = counts
     stored = padded.reshape(grid.block_rows, grid.block_cols, width).transpose(1, 0, 2)
-    starts = np.cumsum(stored.ravel()) - stored.ravel()
+    starts = np.cumsum(stored.ravel(), dtype=np.int32) - stored.ravel()
     return starts.reshape(stored.shape).transpose(1, 0, 2).reshape(padded.shape)[:, : grid.cols]

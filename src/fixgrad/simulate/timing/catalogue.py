@@ -122,14 +122,15 @@ class Catalogue:
         self._parts.append(part)
         self._first.append(self._channel.size)
 
-    def add_regions(self, regions: Integers, limit: int) -> list[Asked]:
-        """Regions to be read, rows of `Region`, in requests of about `limit` bytes; each pattern is worked out once."""
+    def add_regions(self, regions: Integers, limit: int) -> Integers:
+        """Regions to be read, rows of `Region`, in requests of about `limit` bytes, as rows of `Asked`."""
         period = self._period(limit)
         turns, phase = np.divmod(regions[:, 0], period)
         patterns, where = np.unique(np.column_stack([phase, regions[:, 1:]]), axis=0, return_inverse=True)
-        found = [self.find(RegionRequest(Region(*pattern), limit)) for pattern in patterns.tolist()]
-        bases = (turns * (period // self._interleaving.channels)).tolist()
-        return [Asked(found[of].first, found[of].last, base) for of, base in zip(where.ravel().tolist(), bases, strict=True)]
+        found = np.array([self.find(RegionRequest(Region(*pattern), limit)) for pattern in patterns.tolist()], np.int64)
+        asked: Integers = found[where.ravel()]
+        asked[:, 2] = turns * (period // self._interleaving.channels)
+        return asked
 
     def add_bundles(self, bundles: BundleArrays, bus: Integers) -> int:
         """Bundles as requests, a part of LOAD each, of `bus` cycles; returns the number of the first."""

@@ -73,8 +73,8 @@ class CompiledLoad(LoadUnit):
         self._known = work.add_loads(memory.catalogue)
 
     def _open(self, number: int) -> None:
-        known = self._known.get(number)
-        self._asks = known or self._compiled.catalogue.find(*self._work.load_request(number))
+        asks = Asked(*self._known[len(self.records)].tolist())
+        self._asks = asks if asks.first >= 0 else self._compiled.catalogue.find(*self._work.load_request(number))
         counters = self._state.integers
         counters[places.PART] = counters[places.BUS] = 0
         counters[places.ASKED] = counters[places.BEGUN] = -1

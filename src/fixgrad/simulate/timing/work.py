@@ -17,7 +17,7 @@ from fixgrad.simulate.timing.catalogue import Catalogue
 from fixgrad.simulate.timing.post_work import PostWork
 from fixgrad.simulate.timing.regions import Fields, all_regions, bounding_box, boxes, region
 from fixgrad.simulate.timing.steps import Step
-from fixgrad.simulate.timing.traffic import Asked, Bundle, Interleaving, RegionRequest, Request, requests
+from fixgrad.simulate.timing.traffic import Bundle, Interleaving, RegionRequest, Request, requests
 from fixgrad.simulate.timing.update_work import UpdateWork
 
 Ints = NDArray[np.int64]
@@ -164,15 +164,21 @@ class Work:
             for number, bundle, total in zip(numbers, bundles, totals, strict=True)
         }
 
-    def add_loads(self, catalogue: Catalogue) -> dict[int, Asked]:
-        """Put what LOAD asks for into a catalogue: number of the block -> its requests. (Not LOAD_PARAMS: see `load_request`.)"""
-        found = dict[int, Asked]()
+    def add_loads(self, catalogue: Catalogue) -> Ints:
+        """Put what LOAD asks for into a catalogue.
+
+        Returns:
+            Of each block of LOAD, as in `Asked`: first and last request, and base, [blocks, 3]; -1 for LOAD_PARAMS.
+        """
+        loads = self.numbers(Unit.LOAD)
+        found, place = np.full((len(loads), 3), -1, np.int64), np.zeros(len(self.blocks), np.int64)
+        place[loads] = np.arange(len(loads))
         limit = self.assumptions.request_bytes * self.machine.memory.channels
         for name, prefix, channels in MAP_LOADS:
             if name in self._columns:
                 regions = all_regions(self.machine.lanes, self._columns[name], prefix, "source", channels)
-                asked = catalogue.add_regions(regions, limit)
-                found.update((number, asked[block.place]) for number, block in enumerate(self.blocks) if block.name == name)
+                numbers = [number for number in loads if self.blocks[number].name == name]
+                found[place[numbers]] = catalogue.add_regions(regions, limit)
         if "LOAD_KERNELS" in self._columns:
             numbers, owners = self._kernel_blocks, self._kernel_owners
             bus, fields = self._kernel_bus(len(numbers)), self._kernel_fields()
@@ -182,8 +188,8 @@ class Work:
                 addresses, sizes = _kernel_requests(fields, inside)
                 of = np.tile(owners[inside] - first, 2)
                 bundles = self._interleaving.bundle_arrays(of, last - first, addresses, sizes, write=False)
-                start = catalogue.add_bundles(bundles, bus[first:last])
-                found.update((numbers[first + i], Asked(start + i, start + i + 1, 0)) for i in range(last - first))
+                requests = catalogue.add_bundles(bundles, bus[first:last]) + np.arange(last - first)
+                found[place[numbers[first:last]]] = np.stack([requests, requests + 1, np.zeros_like(requests)], axis=1)
         return found
 
     @cached_property
