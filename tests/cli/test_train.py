@@ -279,7 +279,8 @@ def test_the_process_ends_with_the_exit_code(fixgrad, tmp_path: Path) -> None:  
     refused = fixgrad("train", "--model", "digitz", "--data", "digits", "--out", tmp_path / "run")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
-        "error: model 'digitz' is unknown: did you mean digits? choose vgg11, vgg16, digits, resnet20, resnet18, mobilenetv2, or FILE.py:FUNCTION of your own\n"
+        "error: model 'digitz' is unknown: did you mean digits? choose vgg11, vgg16, digits, resnet20, resnet18, mobilenetv2, "
+        "or FILE.py:FUNCTION of your own\n"
     )
     done = fixgrad(*SMALL, "--epochs", 1, "--out", tmp_path / "run")
     assert (done.returncode, done.stderr) == (0, "")

@@ -22,7 +22,6 @@ from fixgrad.network.scaling import ScaleHistory
 from fixgrad.network.softmax import ERROR_FRAC, loss_gradient
 from fixgrad.network.state import State
 from fixgrad.network.step_table import (
-    StepTable,
     accumulator_scale,
     dropout_key,
     error_accumulator_frac,
@@ -32,7 +31,6 @@ from fixgrad.network.step_table import (
     output_scales,
     step_table,
 )
-from fixgrad.network.trace import Trace
 from fixgrad.numbers import Rounding, StreamKey, bit_length
 from fixgrad.train.collective import SINGLE, Collective
 from fixgrad.train.kernels.choice import choose_kernels
@@ -114,19 +112,35 @@ class TorchExecutor(nn.Module):
         """Where the integers lie."""
         return next(self.buffers()).device
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the tensors have scales."""
+        return self.network.logits in self._host.error_scales
+
     def calibrate(self, x: Any, labels: Any, *, nhwc: bool = False) -> None:
         """Fill the empty scale histories from one batch, layer by layer: forward, loss, backward. Nothing is updated."""
         with self.kernels.workers.alone():
             codes = self._input(x, nhwc)
-            self._run(codes, self._labels(labels, len(codes)), self._place(len(codes)), None, keep=False)
+            run = StepRecord(False, self._place(len(codes)), len(codes))
+            self._forward(codes, run, inference=False)
+            self._loss(run, self._labels(labels, len(codes)))
+            self._backward(run)
 
     def predict(self, x: Any, *, nhwc: bool = False) -> Tensor:
         """Logit codes [batch, classes], int32 (int8 for logits of 8 bits), with the scales in force."""
+        return self._predicted(x, nhwc)[0]
+
+    def logits(self, x: Any, *, nhwc: bool = False) -> Tensor:
+        """The values of the logits that `predict` gives, float32."""
+        codes, frac = self._predicted(x, nhwc)
+        return codes.to(torch.float32) * 2.0**-frac
+
+    def _predicted(self, x: Any, nhwc: bool) -> tuple[Tensor, int]:
         with self.kernels.workers.alone():
             codes = self._input(x, nhwc)
             run = StepRecord(False, Placement(0, len(codes)), len(codes))
             self._forward(codes, run, inference=True)
-            return run.activations[self.network.logits]
+            return run.activations[self.network.logits], run.fracs[self.network.logits]
 
     def step(self, x: Any, labels: Any, *, nhwc: bool = False, trace: bool = False) -> StepReport:
         """One training step.
@@ -141,14 +155,26 @@ class TorchExecutor(nn.Module):
             UsageError: before `calibrate`.
             DataError: codes or labels of the wrong shape or range.
         """
-        if self.network.logits not in self._host.error_scales:
+        return self.finish(self.begin(x, labels, nhwc=nhwc, trace=trace))
+
+    def begin(self, x: Any, labels: Any, *, nhwc: bool = False, trace: bool = False) -> StepRecord:
+        """The first half of a step: forward and loss. Nothing is changed; arguments and errors are those of `step`."""
+        if not self.is_calibrated:
             raise UsageError("no tensor has a scale yet: call calibrate(x, labels) with one batch before the first step")
         with self.kernels.workers.alone():
             codes = self._input(x, nhwc)
             classes = self._labels(labels, len(codes))
-            place = self._place(len(codes))
-            table = step_table(self.network, self._host, self.recipe, self.total_steps, place.batch)
-            seen = self._run(codes, classes, place, table, keep=trace)
+            run = StepRecord(trace, self._place(len(codes)), len(codes))
+            self._forward(codes, run, inference=False)
+            self._loss(run, classes)
+        return run
+
+    def finish(self, run: StepRecord) -> StepReport:
+        """The second half: backward, and the update of each layer as soon as its NG is done."""
+        with self.kernels.workers.alone():
+            run.table = step_table(self.network, self._host, self.recipe, self.total_steps, run.place.batch)
+            self._backward(run)
+            seen = run.report(self.collective)
         finish_step(self._host, seen)
         return StepReport(
             seen.loss,
@@ -157,7 +183,7 @@ class TorchExecutor(nn.Module):
             seen.overflows,
             seen.forward_bits,
             seen.error_bits,
-            seen if trace else None,
+            seen if run.keep else None,
         )
 
     def prune(self, parameter: str, mask: NDArray[np.bool_]) -> None:
@@ -223,16 +249,6 @@ class TorchExecutor(nn.Module):
         counts[self.collective.rank] = images
         self.collective.sum_(counts)
         return Placement(int(counts[: self.collective.rank].sum()), int(counts.sum()))
-
-    def _run(
-        self, x: Tensor, labels: NDArray[np.int64], place: Placement, table: StepTable | None, keep: bool
-    ) -> Trace:
-        """Forward, loss, backward and, with a table, the update of each layer as soon as its NG is done."""
-        run = StepRecord(keep, place, len(x), table)
-        self._forward(x, run, inference=False)
-        self._loss(run, labels)
-        self._backward(run)
-        return run.report(self.collective)
 
     def _forward(self, x: Tensor, run: StepRecord, inference: bool) -> None:
         run.activations[INPUT], run.fracs[INPUT] = x, self.network.input_frac

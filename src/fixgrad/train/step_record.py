@@ -90,6 +90,10 @@ class StepRecord:
         if flag is not None:
             self.overflows.setdefault(name, []).append(flag)
 
+    def mean_loss(self) -> float:
+        """Mean loss of this worker's images, in nats."""
+        return mean_of_loss_sum(self.loss_sum, self.batch)
+
     def report(self, collective: Collective = SINGLE) -> Trace:
         """What all workers measured, and this one's tensors where they were kept, with channels first."""
         forward = self._over_workers(self.forward, collective)

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from fixgrad.network.batch_norm import BatchNorm as BatchNormLayer
 from fixgrad.network.normalisation import (
+    RUNNING_MEAN_FRAC,
+    RUNNING_VARIANCE_FRAC,
     Coefficients,
     ErrorSums,
     InverseRoot,
@@ -84,6 +86,14 @@ class BatchNorm(nn.Module):
     def running(self) -> Running:
         """A copy of the running statistics in NumPy."""
         return Running(*(buffer.cpu().numpy().copy() for buffer in (self.running_mean, self.running_variance)))
+
+    def running_values(self) -> dict[str, NDArray[np.float64]]:
+        """The running statistics as real numbers, by their names in the network."""
+        mean, variance = self.running()
+        return {
+            "running_mean": np.ldexp(mean.astype(np.float64), -RUNNING_MEAN_FRAC),
+            "running_variance": np.ldexp(variance.astype(np.float64), -RUNNING_VARIANCE_FRAC),
+        }
 
     def average(self, found: Normalised) -> None:
         """Move the running statistics on by those of a step."""
