@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 
+from fixgrad.train.kernels.tiles import image_tiles
 from fixgrad.train.kernels.workers import Workers, workers
 
 
@@ -87,3 +88,10 @@ def test_alone_restores_the_threads_after_an_error():
         fail()
     assert inside == [1]
     assert torch.get_num_threads() == before
+
+
+def test_a_gpu_takes_large_tiles():
+    images, size = 128, 4 << 20
+    assert len(image_tiles(images, size)) == images
+    assert len(image_tiles(images, size, device=torch.device("cpu"))) == images
+    assert len(image_tiles(images, size, device=torch.device("cuda:0"))) == 2

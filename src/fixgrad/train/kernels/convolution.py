@@ -124,7 +124,7 @@ def multiply(a: Tensor, b: Tensor, path: GemmPath) -> Accumulators:
 
 def multiply_rows(a: Tensor, b: Tensor, kernels: Kernels) -> Product:
     """The product of a [images, K] and b [K, N], in parts of the images."""
-    tiles = image_tiles(len(a), a.shape[1] + 4 * b.shape[1], workers=kernels.workers.count)
+    tiles = image_tiles(len(a), a.shape[1] + 4 * b.shape[1], workers=kernels.workers.count, device=a.device)
     return Product(tiles, lambda images: multiply(a[images], b, kernels.path))
 
 
@@ -140,7 +140,7 @@ def slide(maps: Tensor, weights: Tensor, windows: Windows, kernels: Kernels) -> 
     """
     groups, depth, outputs = weights.shape
     positions = windows.outputs[0] * windows.outputs[1]
-    tiles = image_tiles(len(maps), positions * (depth + 4 * outputs), workers=kernels.workers.count)
+    tiles = image_tiles(len(maps), positions * (depth + 4 * outputs), workers=kernels.workers.count, device=maps.device)
 
     def compute(images: slice) -> Accumulators:
         shape = (-1, *windows.outputs, groups * outputs)
@@ -171,7 +171,7 @@ def correlate(maps: Tensor, errors: Tensor, windows: Windows, groups: int, kerne
     inputs, outputs = maps.shape[3] // groups, errors.shape[3] // groups
     positions, depth = windows.outputs[0] * windows.outputs[1], windows.kernel[0] * windows.kernel[1] * inputs
     terms, team = len(maps) * positions, kernels.workers.count
-    tiles = image_tiles(len(maps), positions * depth, _WG_PIXELS * depth)
+    tiles = image_tiles(len(maps), positions * depth, _WG_PIXELS * depth, device=maps.device)
     small = terms * depth * outputs < _SMALL_PRODUCTS
     shares = split(outputs, 1 if small or len(tiles) * groups >= 2 * team else team)
 
@@ -202,7 +202,7 @@ def correlate_rows(x: Tensor, dy: Tensor, kernels: Kernels) -> Sum:
 
 def sum_errors(dy: Tensor, kernels: Kernels) -> Sum:
     """The gradient of a bias: errors [images, ..., out] summed over all but the outputs."""
-    tiles = image_tiles(len(dy), dy[0].numel(), workers=kernels.workers.count)
+    tiles = image_tiles(len(dy), dy[0].numel(), workers=kernels.workers.count, device=dy.device)
 
     def part(images: slice) -> tuple[slice, Part]:
         def compute(out: Tensor | None) -> Tensor:

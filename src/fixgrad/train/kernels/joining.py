@@ -60,6 +60,17 @@ class Joining(Protocol):
     ) -> None:
         """The error of each window at its first maximum in raster order, added up; zero elsewhere."""
 
+    def depthwise(self, maps: Tensor, weights: Tensor, window: tuple[int, int], geometry: ConvGeometry, out: Tensor) -> None:
+        """FF of a convolution with a kernel for each channel; `weights` are int8 [taps, channels], taps in raster order."""
+
+    def depthwise_error(
+        self, errors: Tensor, weights: Tensor, window: tuple[int, int], geometry: ConvGeometry, out: Tensor
+    ) -> None:
+        """NG of it: `out` has the shape of the input."""
+
+    def depthwise_gradient(self, maps: Tensor, errors: Tensor, window: tuple[int, int], geometry: ConvGeometry) -> Tensor:
+        """WG of it: int64 [taps, channels]."""
+
     def code_sums(self, codes: Tensor) -> Tensor:
         """int64 [2, channels]: sums of codes and of their squares over all but the channels."""
 

@@ -11,7 +11,7 @@ from fixgrad.network.normalisation import PRODUCT_FRAC, BackwardMap, ForwardMap
 from fixgrad.numbers import StreamKey
 from fixgrad.numbers.convolution import ConvGeometry
 from fixgrad.numbers.counter_hash import HASH_ROUNDS
-from fixgrad.train.kernels import fused_joining
+from fixgrad.train.kernels import fused_depthwise, fused_joining
 from fixgrad.train.kernels.joining import Averages
 from fixgrad.train.kernels.pointwise import Placement
 
@@ -49,6 +49,22 @@ class NumbaJoining:
         size, stride, padding, dilation = _moves(window, geometry)
         arrays = maps.numpy(), pooled.numpy(), errors.numpy()
         fused_joining.slide_errors(*arrays, size, stride, padding, dilation, taken, out.numpy())
+
+    def depthwise(self, maps: Tensor, weights: Tensor, window: tuple[int, int], geometry: ConvGeometry, out: Tensor) -> None:
+        size, stride, padding, dilation = _moves(window, geometry)
+        fused_depthwise.forward(maps.numpy(), weights.numpy(), size, stride, padding, dilation, out.numpy())
+
+    def depthwise_error(
+        self, errors: Tensor, weights: Tensor, window: tuple[int, int], geometry: ConvGeometry, out: Tensor
+    ) -> None:
+        size, stride, padding, dilation = _moves(window, geometry)
+        fused_depthwise.backward(errors.numpy(), weights.numpy(), size, stride, padding, dilation, out.numpy())
+
+    def depthwise_gradient(self, maps: Tensor, errors: Tensor, window: tuple[int, int], geometry: ConvGeometry) -> Tensor:
+        size, stride, padding, dilation = _moves(window, geometry)
+        sums = np.zeros((window[0] * window[1], maps.shape[3]), np.int64)
+        fused_depthwise.gradient(maps.numpy(), errors.numpy(), size, stride, padding, dilation, sums)
+        return torch.from_numpy(sums)
 
     def code_sums(self, codes: Tensor) -> Tensor:
         sums = np.zeros((2, codes.shape[-1]), np.int64)

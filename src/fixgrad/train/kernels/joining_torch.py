@@ -62,6 +62,26 @@ class TorchJoining:
             open_windows &= ~hit
         out.copy_(padded[:, ph : ph + rows, pw : pw + columns])
 
+    def depthwise(self, maps: Tensor, weights: Tensor, window: tuple[int, int], geometry: ConvGeometry, out: Tensor) -> None:
+        out.zero_()
+        for (tap, _), weight in zip(_taps(maps, window, geometry, out.shape, 0), weights, strict=True):
+            out += tap * weight
+
+    def depthwise_error(
+        self, errors: Tensor, weights: Tensor, window: tuple[int, int], geometry: ConvGeometry, out: Tensor
+    ) -> None:
+        (ph, pw), (sh, sw) = geometry.padding, geometry.stride
+        images, rows, columns, channels = out.shape
+        padded = out.new_zeros((images, rows + 2 * ph, columns + 2 * pw, channels))
+        (oh, ow), wide = errors.shape[1:3], errors.to(torch.int32)
+        for (top, left), weight in zip(_places(window, geometry), weights, strict=True):
+            padded[:, top : top + (oh - 1) * sh + 1 : sh, left : left + (ow - 1) * sw + 1 : sw] += wide * weight
+        out.copy_(padded[:, ph : ph + rows, pw : pw + columns])
+
+    def depthwise_gradient(self, maps: Tensor, errors: Tensor, window: tuple[int, int], geometry: ConvGeometry) -> Tensor:
+        taps = _taps(maps, window, geometry, errors.shape, 0)
+        return torch.stack([(tap * errors).sum(dim=(0, 1, 2), dtype=torch.int64) for tap, _ in taps])
+
     def code_sums(self, codes: Tensor) -> Tensor:
         rows = codes.reshape(-1, codes.shape[-1]).to(torch.int64)
         return torch.stack((rows.sum(dim=0), (rows * rows).sum(dim=0)))
@@ -84,14 +104,18 @@ def _pairs(windows: Averages) -> Iterator[tuple[tuple[int, NDArray[np.int64]], t
 
 
 def _taps(
-    maps: Tensor, window: tuple[int, int], geometry: ConvGeometry, shape: torch.Size
+    maps: Tensor, window: tuple[int, int], geometry: ConvGeometry, shape: torch.Size, padding: int = _PADDING
 ) -> Iterator[tuple[Tensor, tuple[int, int]]]:
     """What each element of the windows sees, in raster order, as int32, and its place in the padded map."""
-    (ph, pw), (sh, sw), (dh, dw) = geometry.padding, geometry.stride, geometry.dilation
-    padded = torch.nn.functional.pad(maps.to(torch.int32), (0, 0, pw, pw, ph, ph), value=_PADDING)
-    for u, v in product(range(window[0]), range(window[1])):
-        top, left = u * dh, v * dw
+    (ph, pw), (sh, sw) = geometry.padding, geometry.stride
+    padded = torch.nn.functional.pad(maps.to(torch.int32), (0, 0, pw, pw, ph, ph), value=padding)
+    for top, left in _places(window, geometry):
         yield padded[:, top : top + (shape[1] - 1) * sh + 1 : sh, left : left + (shape[2] - 1) * sw + 1 : sw], (top, left)
+
+
+def _places(window: tuple[int, int], geometry: ConvGeometry) -> Iterator[tuple[int, int]]:
+    """Where the taps of the first position lie in the padded map, in raster order."""
+    return product(*(range(0, size * reach, reach) for size, reach in zip(window, geometry.dilation, strict=True)))
 
 
 def _on(values: NDArray[np.int64], like: Tensor) -> Tensor:

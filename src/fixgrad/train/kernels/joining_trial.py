@@ -50,4 +50,8 @@ def _pools(joining: Joining, codes: Tensor, few: Tensor) -> list[Tensor]:
     joining.average_error(errors, windows, spread)
     joining.slide_maxima(few, (3, 2), _GEOMETRY, largest)
     joining.slide_errors(few, largest, errors, (3, 2), _GEOMETRY, scattered)
-    return [pooled, spread, largest, scattered]
+    weights, sums, back = _sample(8, 3, (6, 19)), torch.empty(shape, dtype=torch.int32), torch.empty(_SHAPE, dtype=torch.int32)
+    joining.depthwise(codes, weights, (3, 2), _GEOMETRY, sums)
+    joining.depthwise_error(errors, weights, (3, 2), _GEOMETRY, back)
+    gradient = joining.depthwise_gradient(codes, errors, (3, 2), _GEOMETRY)
+    return [pooled, spread, largest, scattered, sums, back, gradient]

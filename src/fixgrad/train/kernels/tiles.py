@@ -2,8 +2,12 @@
 
 import itertools
 
+import torch
+
 #: Bytes of the buffers of one tile: they stay in a core's cache from im2col to the requantised codes.
 TILE_BYTES = 2 << 20
+#: A GPU is kept busy by large tiles: this many bytes bound its memory, not its cache.
+GPU_TILE_BYTES = 256 << 20
 #: Work below this many bytes takes less time than waking another thread.
 _SMALL_BYTES = 1 << 18
 
@@ -15,11 +19,15 @@ def split(extent: int, parts: int) -> list[slice]:
     return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
 
 
-def image_tiles(images: int, bytes_per_image: int, least_bytes: int = 0, workers: int = 1) -> list[slice]:
+def image_tiles(
+    images: int, bytes_per_image: int, least_bytes: int = 0, workers: int = 1, device: torch.device | None = None
+) -> list[slice]:
     """Equal parts of the batch, as many for each worker.
 
-    The buffers of a part take at most TILE_BYTES (or `least_bytes`, where that is more), but it has one image at least.
+    The buffers of a part take at most TILE_BYTES (or `least_bytes`, where that is more), but it has one image at least. On a
+    `device` that is no CPU they take at most GPU_TILE_BYTES.
     """
     total = images * bytes_per_image
-    count = -(-total // max(TILE_BYTES, least_bytes))
+    tile_bytes = TILE_BYTES if device is None or device.type == "cpu" else GPU_TILE_BYTES
+    count = -(-total // max(tile_bytes, least_bytes))
     return split(images, count if total < _SMALL_BYTES else -(-count // workers) * workers)
