@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fixgrad.compiler import Program, compile_step
 from fixgrad.machine import preset
 from fixgrad.machine.encoding import Instruction, encode_program
-from fixgrad.network import INPUT, Conv2d, Flatten, Linear, MaxPool2d, Network, Recipe, initial_state, step_table
+from fixgrad.network import INPUT, Conv2d, Flatten, Linear, MaxPool2d, Network, Recipe, State, initial_state, step_table
 from fixgrad.network.reference import ReferenceExecutor
 from fixgrad.numbers.convolution import ConvGeometry
 from fixgrad.simulate.functional import Order, run
@@ -21,10 +21,12 @@ PADDED = ConvGeometry(padding=(1, 1))
 
 @dataclass(frozen=True)
 class Step:
-    """A program and its memory before it runs."""
+    """A program and its memory before it runs; the state, images and labels that are in it."""
 
     program: Program
     image: NDArray[np.uint8]
+    state: State
+    batch: tuple[NDArray[np.int8], NDArray[np.int64]]
 
     @property
     def instructions(self) -> list[Instruction]:
@@ -82,4 +84,4 @@ def step() -> Step:
     ReferenceExecutor(network, state, recipe, 1).calibrate(x, labels)
     program = compile_step(network, {"b.weight": mask}, preset("tiny").with_changes(input_words=128, lane_words=64), BATCH, recipe)
     table = step_table(network, state, recipe, 1, BATCH)
-    return Step(program, program.build_image(state, table, x, labels))
+    return Step(program, program.build_image(state, table, x, labels), state, (x, labels))
