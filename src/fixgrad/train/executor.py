@@ -39,6 +39,7 @@ from fixgrad.train.kernels.gemm import LARGEST_CODE
 from fixgrad.train.kernels.pointwise import Placement, combined, on_host
 from fixgrad.train.layers import (
     BatchNorm,
+    DepthwiseConv2d,
     IntegerParameter,
     JoiningModule,
     LayerModule,
@@ -94,7 +95,7 @@ class TorchExecutor(nn.Module):
         self.collective = collective
         self._wanted_path, self._fused = path, fused
         device = torch.device(device)
-        self.kernels = choose_kernels(device, path, fused, joins=not network.is_chain)
+        self.kernels = choose_kernels(device, path, fused, joins=_joins(network))
         self.layers = nn.ModuleList(build_layer(layer, state, self.kernels, device) for layer in network)
         self._by_name = dict(self._named_integer_parameters())
         parameters = {name: parameter.host for name, parameter in self._by_name.items()}
@@ -223,7 +224,7 @@ class TorchExecutor(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TorchExecutor":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.kernels = choose_kernels(self.device, self._wanted_path, self._fused, joins=not self.network.is_chain)
+        self.kernels = choose_kernels(self.device, self._wanted_path, self._fused, joins=_joins(self.network))
         for module in self._modules_in_order():
             module.kernels = self.kernels
         return self
@@ -535,6 +536,11 @@ def _exceeds(codes: Tensor) -> bool:
     """Whether a code lies outside of -127..127."""
     low, high = torch.aminmax(codes)
     return int(low) < -LARGEST_CODE or int(high) > LARGEST_CODE
+
+
+def _joins(network: Network) -> bool:
+    """Whether the functions for anything but chains of matrix products have work to do."""
+    return not network.is_chain or any(DepthwiseConv2d.computes(layer) for layer in network.mac_layers)
 
 
 def _check_widths(network: Network) -> None:

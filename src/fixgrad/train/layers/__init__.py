@@ -9,6 +9,7 @@ from fixgrad.network.state import State
 from fixgrad.train.kernels.choice import Kernels
 from fixgrad.train.layers.batch_norm import BatchNorm
 from fixgrad.train.layers.conv2d import Conv2d
+from fixgrad.train.layers.depthwise import DepthwiseConv2d
 from fixgrad.train.layers.joining import Add, Average, Concatenate, Drop, JoiningModule
 from fixgrad.train.layers.linear import Linear
 from fixgrad.train.layers.mac import MacModule
@@ -21,6 +22,7 @@ __all__ = [
     "BatchNorm",
     "Concatenate",
     "Conv2d",
+    "DepthwiseConv2d",
     "Drop",
     "Flatten",
     "IntegerParameter",
@@ -59,7 +61,7 @@ _JOINING: dict[type[description.Layer], type[JoiningModule]] = {
 def build_layer(layer: description.Layer, state: State, kernels: Kernels, device: torch.device) -> LayerModule:
     """The module of a layer, with its parameters taken from the state."""
     if isinstance(layer, description.Conv2d):
-        return Conv2d(layer, state, kernels, device)
+        return (DepthwiseConv2d if DepthwiseConv2d.computes(layer) else Conv2d)(layer, state, kernels, device)
     if isinstance(layer, description.MacLayer):
         return Linear(layer, state, kernels, device)
     if isinstance(layer, BatchNormLayer):
