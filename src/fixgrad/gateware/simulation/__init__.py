@@ -2,6 +2,7 @@
 
 from fixgrad.gateware.simulation.bench import Bench, BenchError, DramTiming, Hostility
 from fixgrad.gateware.simulation.builds import Engine, build
+from fixgrad.gateware.simulation.designs import accelerator_netlist
 from fixgrad.gateware.simulation.device import Device, DeviceError, Outcome, RegisterDevice, RtlDevice
 from fixgrad.gateware.simulation.emit import Netlist, ToolError, netlist, verilog
 
@@ -18,6 +19,7 @@ __all__ = [
     "RegisterDevice",
     "RtlDevice",
     "ToolError",
+    "accelerator_netlist",
     "build",
     "netlist",
     "verilog",
