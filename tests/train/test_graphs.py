@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from fixgrad.errors import UsageError
+from fixgrad.errors import DataError, UsageError
 from fixgrad.network import (
     INPUT,
     AdaptiveAvgPool2d,
@@ -31,9 +32,11 @@ from fixgrad.network import (
 from fixgrad.network.layers import Layer
 from fixgrad.network.reference import ReferenceExecutor
 from fixgrad.network.state import State
+from fixgrad.network.state_arrays import state_from_arrays, state_to_arrays
 from fixgrad.numbers import Rounding
 from fixgrad.numbers.convolution import ConvGeometry
 from fixgrad.train.executor import TorchExecutor
+from fixgrad.train.float_graph import FloatGraph
 from fixgrad.train.kernels import choice, tiles
 
 TOTAL_STEPS = 12
@@ -300,3 +303,92 @@ def test_logits_that_are_read_on_are_refused():
     wide = Network("wide", network.input_shape, 6, (*network.layers, head))
     with pytest.raises(UsageError, match="more reads codes of 16 bits"):
         TorchExecutor(wide, start(wide, Recipe()), Recipe(), TOTAL_STEPS)
+
+
+def float_gradients(network: Network, state: State, codes, labels) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Logits, and the gradients of the summed loss, of the float network with the same operands on the same codes."""
+    module = FloatGraph(network)
+    tensors = module.tensors_by_name()
+    with torch.no_grad():
+        for name, parameter in state.parameters.items():
+            values, frac = parameter.stored, parameter.formats.stored_frac
+            if name.endswith(".weight"):
+                values, frac = parameter.operand(), parameter.operand_frac
+            tensors[name].copy_(torch.from_numpy(np.ldexp(values.astype(np.float64), -frac)))
+    logits = module(torch.from_numpy(np.ldexp(codes.astype(np.float32), -network.input_frac)))
+    loss = F.cross_entropy(logits, torch.from_numpy(labels), reduction="sum")
+    found = torch.autograd.grad(loss, [tensors[name] for name in state.parameters])
+    return logits.detach().numpy(), {name: gradient.numpy() for name, gradient in zip(state.parameters, found, strict=True)}
+
+
+@pytest.mark.parametrize("make", [residual, shortcut_without_weights, dense_block, vectors], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_gradients_point_where_floats_point(make, seed):
+    """The cosine between integer and float gradients is above 0.9 for each weight, and above 0.95 on average of all parameters.
+
+    Those of single offsets may be lower: they are sums of errors that almost cancel.
+    """
+    network, recipe = make(), Recipe(learning_rate=1e-9, weight_decay=0.0)
+    executor = TorchExecutor(network, start(network, recipe, seed), recipe, TOTAL_STEPS)
+    codes, labels = next(batches(network, 32, 1, seed + 1))
+    executor.calibrate(codes, labels)
+    logits, expected = float_gradients(network, executor.to_state(), codes, labels)
+    trace = executor.step(codes, labels, trace=True).trace
+    assert trace is not None
+    found = np.ldexp(trace.activations[network.logits].astype(np.float64), -trace.fracs[network.logits])
+    assert np.abs(found - logits).max() < 0.06 * np.abs(logits).max()
+    cosines = {name: cosine(gradient, trace.gradients[name]) for name, gradient in expected.items()}
+    assert min(value for name, value in cosines.items() if name.endswith(".weight")) > 0.9, cosines
+    assert np.mean(list(cosines.values())) > 0.95
+
+
+def cosine(one, other) -> float:
+    one, other = one.ravel().astype(np.float64), other.ravel().astype(np.float64)
+    return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
+
+
+def test_a_state_with_running_statistics_goes_on_to_the_same_bits():
+    network, recipe = residual(), Recipe()
+    (codes, labels), *rest = batches(network, 4, 3)
+    executor = TorchExecutor(network, start(network, recipe), recipe, TOTAL_STEPS)
+    executor.calibrate(codes, labels)
+    executor.step(codes, labels)
+    arrays, values = state_to_arrays(executor.to_state())
+    assert {name for name in arrays if name.startswith("running")} == {
+        f"running_{what}/{layer.name}" for what in ("mean", "variance") for layer in network.batch_norms
+    }
+    resumed = TorchExecutor(network, state_from_arrays(network, arrays, values), recipe, TOTAL_STEPS)
+    for more, classes in rest:
+        executor.step(more, classes)
+        resumed.step(more, classes)
+    assert_same_state(executor.to_state(), resumed.to_state())
+    assert np.array_equal(executor.predict(codes), resumed.predict(codes))
+
+
+def test_evaluation_changes_nothing():
+    network, recipe = inverted_residual(), Recipe()
+    codes, labels = next(batches(network, 4, 1))
+    executor = TorchExecutor(network, start(network, recipe), recipe, TOTAL_STEPS)
+    executor.calibrate(codes, labels)
+    executor.step(codes, labels)
+    before = executor.to_state()
+    alone = np.concatenate([executor.predict(codes[index : index + 1]).numpy() for index in range(4)])
+    assert np.array_equal(executor.predict(codes).numpy(), alone)
+    assert_same_state(before, executor.to_state())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda arrays: arrays.pop("running_mean/batchnorm1"), "lacks 'running_mean/batchnorm1'"),
+        (lambda arrays: arrays.update({"running_mean/batchnorm1": np.zeros(5, np.int64)}), r"is int64 \[5\]: expected int64 \[6\]"),
+        (lambda arrays: arrays.update({"running_variance/batchnorm1": np.full(6, -1)}), "holds codes of -1 to -1: expected 0 to"),
+        (lambda arrays: arrays.update({"running_mean/other": np.zeros(6, np.int64)}), "'running_mean/other' belongs to no"),
+    ],
+)
+def test_damaged_running_statistics_are_refused(change, message):
+    network = residual()
+    arrays, values = state_to_arrays(start(network, Recipe()))
+    change(arrays)
+    with pytest.raises(DataError, match=message):
+        state_from_arrays(network, arrays, values)
