@@ -115,9 +115,15 @@ def requantise_error(
     r6, r7, r8, r9, r10, r11 = rounds[6], rounds[7], rounds[8], rounds[9], rounds[10], rounds[11]
     words = (r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11)
     largest, smallest, saturated = int32(0), int32(0), int64(0)
+    image, pixel = uint32(0), uint32(0)
+    pixels, batch, first = uint32(pixels), uint32(batch), uint32(first)
     for row in range(rows):
         count = int32(0)
-        base = uint32((row % pixels) * batch + first + row // pixels)
+        base = uint32(pixel * batch + first + image)
+        pixel += uint32(1)  # counted, because a division takes as long as 16 elements
+        if pixel == pixels:
+            image, pixel = uint32(image + uint32(1)), uint32(0)
+        element = base
         for c in range(channels):
             total = sums[row, c]
             if gated:
@@ -126,13 +132,14 @@ def requantise_error(
             smallest = min(smallest, total)
             below = nearest
             if stochastic:
-                below = (_hash((base + uint32(c) * stride) ^ key_low, key_high, words) >> up) & mask
+                below = (_hash(element ^ key_low, key_high, words) >> up) & mask
             # Both terms are below 2**shift <= 2**31: their sum fits into 32 bits without a sign.
             carry = uint32((uint32(total) & mask) + below) >> uint32(cut)
             code = int32((total >> cut) + int32(carry))
             clipped = min(max(code, -limit), limit)
             count += int32(clipped != code)
             out[row, c] = clipped
+            element = uint32(element + stride)
         saturated += count
     return max(int64(largest), -int64(smallest)), saturated
 
