@@ -3,7 +3,7 @@
 from itertools import chain
 
 from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal, Value
-from amaranth.lib import data, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import Out
 
 from fixgrad.gateware.axi import Interconnect, MemoryPorts
@@ -33,13 +33,14 @@ class Accelerator(wiring.Component):
         m_axi -- interconnect -- engines of fetch, LOAD, POST (one for each post-processor and a narrow one), UPDATE
 
     Args:
-        machine: gives every size. watched: with the member `completed`, for a test bench.
+        machine: gives every size. watched: with the members `completed_U`, for a test bench.
 
     Members:
         s_axi: AXI4-Lite control port, see `fixgrad.machine.registers`.
         m_axi: AXI4 ports, one for each memory channel.
         irq: interrupt, high until its cause is cleared.
-        completed: out, a bit for each unit: in this cycle every group (the unit) completes an instruction.
+        completed_U: out, of each unit U a stream without content that nothing holds up: an instruction has completed, of
+            compute and update in the slowest group.
     """
 
     def __init__(self, machine: Machine, *, watched: bool = False) -> None:
@@ -57,7 +58,7 @@ class Accelerator(wiring.Component):
             "irq": Out(1),
         }
         if watched:
-            members["completed"] = Out(data.StructLayout({str(unit): 1 for unit in WAIT_UNITS}))
+            members |= {f"completed_{unit}": Out(stream.Signature(1)) for unit in WAIT_UNITS}
         super().__init__(members)
 
     def elaborate(self, platform: object) -> Module:
@@ -93,7 +94,7 @@ class Accelerator(wiring.Component):
             front.written_beats.eq(interconnect.written_beats),
         ]
         if self.watched:
-            m.d.comb += [self.completed[str(unit)].eq(front.completes[str(unit)]) for unit in WAIT_UNITS]
+            m.d.comb += [getattr(self, f"completed_{unit}").valid.eq(front.completes[str(unit)]) for unit in WAIT_UNITS]
 
     def _instructions(self, m: Module) -> None:
         """Between the front end and the units: instructions, completions, what cycles go to, faults."""

@@ -39,6 +39,8 @@ class Outcome:
         address: first byte of the access that failed, where one did.
         cycles: from start to end; 0 where the device does not count them.
         causes: where the cycles of each unit went; empty where the device does not count them.
+        completed: cycle at which each instruction of a unit completed, in order (of COMPUTE and UPDATE: in the slowest group);
+            empty where the device does not tell.
         seconds: time that the host waited.
     """
 
@@ -47,6 +49,7 @@ class Outcome:
     address: int | None = None
     cycles: int = 0
     causes: Mapping[Unit, Mapping[Cause, int]] = field(default_factory=dict)
+    completed: Mapping[Unit, NDArray[np.int64]] = field(default_factory=dict)
     seconds: float = 0.0
 
     def explain(self, program: bytes | Bytes) -> str:
@@ -178,8 +181,13 @@ class RegisterDevice(Device):
             self.read_wide("ERROR_ADDRESS") if failed_access else None,
             self.read_wide("CYCLES"),
             causes,
+            self.completed_times(),
             seconds,
         )
+
+    def completed_times(self) -> Mapping[Unit, NDArray[np.int64]]:
+        """`Outcome.completed` of the program that has just ended."""
+        return {}
 
 
 def _bits(name: str, *wanted: str) -> int:

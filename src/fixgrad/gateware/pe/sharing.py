@@ -59,7 +59,9 @@ def shared(block: Shareable, platform: object) -> Elaboratable:
     if not isinstance(platform, Sharing):
         return block
     # Amaranth warns of components that are made and not elaborated, which is the point here.
-    block._MustUse__used = True  # type: ignore[attr-defined]
+    for made in (block, *vars(block).values()):
+        if isinstance(made, Elaboratable):
+            made._MustUse__used = True
     ports = {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
     for name, (value, direction) in _ports(block).items():
         if len(value):

@@ -1,15 +1,19 @@
 """The RTL as a device: the register driver of `fixgrad.machine.device` on the test bench."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fixgrad.gateware.simulation.bench import IDEAL, PEACEFUL, Bench, DramTiming, Hostility
 from fixgrad.gateware.simulation.builds import Engine
 from fixgrad.gateware.simulation.emit import Netlist
 from fixgrad.machine import Machine
 from fixgrad.machine.device import Bytes, Device, DeviceError, Outcome, RegisterDevice
-from fixgrad.machine.registers import register
+from fixgrad.machine.instructions import Unit
+from fixgrad.machine.registers import CAUSES, register
 
 __all__ = ["Device", "DeviceError", "Outcome", "RegisterDevice", "RtlDevice"]
 
@@ -46,6 +50,7 @@ class RtlDevice(RegisterDevice):
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.machine, self.limit, self.progress = machine, limit, progress
+        self._ended = 0
         self.memory_bytes = memory_bytes or machine.memory.bytes_total
         self.bench = Bench(design, engine, trace=trace, quick=quick)
         self.bench.allocate(self.memory_bytes)
@@ -60,6 +65,8 @@ class RtlDevice(RegisterDevice):
                 hostility=own,
             )
         self.bench.attach_registers("s_axi", hostility)
+        units = [unit for unit in CAUSES if f"completed_{unit}_valid" in self.bench.ports]
+        self._completed = {unit: self.bench.sink(f"completed_{unit}") for unit in units}
         self.bench.reset()
 
     def __enter__(self) -> Self:
@@ -99,4 +106,10 @@ class RtlDevice(RegisterDevice):
             self.bench.check()
             if self.progress is not None:
                 self.progress(self.bench.cycle - began)
+        self._ended = self.bench.cycle
         return came
+
+    def completed_times(self) -> Mapping[Unit, NDArray[np.int64]]:
+        """See `Outcome`; from the cycle on in which the counter of cycles starts."""
+        start = self._ended - self.read_wide("CYCLES")
+        return {unit: sink.pop()[1].astype(np.int64) - start for unit, sink in self._completed.items()}
