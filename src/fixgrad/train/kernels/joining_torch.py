@@ -115,7 +115,8 @@ def _taps(
 
 def _places(window: tuple[int, int], geometry: ConvGeometry) -> Iterator[tuple[int, int]]:
     """Where the taps of the first position lie in the padded map, in raster order."""
-    return product(*(range(0, size * reach, reach) for size, reach in zip(window, geometry.dilation, strict=True)))
+    rows, columns = (range(0, size * reach, reach) for size, reach in zip(window, geometry.dilation, strict=True))
+    return product(rows, columns)
 
 
 def _on(values: NDArray[np.int64], like: Tensor) -> Tensor:
