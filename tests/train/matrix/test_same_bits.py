@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fixgrad.errors import DataError, UsageError
 from fixgrad.train import request as module
 from fixgrad.train.collective import SINGLE, Collective, FollowedError
 from fixgrad.train.execution import HERE, Execution, usable_device
+from fixgrad.train.kernels import gemm
 from fixgrad.train.plan import Arithmetic
 from fixgrad.train.run import TrainingRun
 
@@ -47,6 +49,27 @@ def test_the_reference(name: str, requests: Any, expected: Any, trained: Any, on
 def test_every_path(name: str, way: str, requests: Any, expected: Any, trained: Any) -> None:
     assert list(expected[name]) == [f"epoch-000{epoch}.safetensors" for epoch in range(3)]
     assert trained(requests[name], WAYS[way]) == expected[name]
+
+
+def test_a_processor_whose_int8_instructions_saturate(
+    requests: Any, expected: Any, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It adds pairs of products in 16 bits: the test at start-up finds it out, and the run takes float32 products."""
+
+    def saturating(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
+        a, b = a.long(), b.long()
+        if a.shape[1] % 2:
+            a, b = torch.nn.functional.pad(a, (0, 1)), torch.nn.functional.pad(b, (0, 0, 0, 1))
+        pairs = torch.einsum("mkp,kpn->mkn", a.unflatten(1, (-1, 2)) + 128, b.unflatten(0, (-1, 2)))
+        return out.copy_(pairs.clamp(-(1 << 15), (1 << 15) - 1).sum(dim=1) - 128 * b.sum(dim=0))
+
+    monkeypatch.setattr(torch, "_int_mm", saturating)
+    gemm.is_exact.cache_clear()
+    try:
+        assert gemm.choose_path("auto", torch.device("cpu")) is gemm.GemmPath.FP32
+        assert trained(requests["chain"]) == expected["chain"]
+    finally:
+        gemm.is_exact.cache_clear()
 
 
 @pytest.mark.parametrize("threads", [2, 4])
