@@ -228,3 +228,54 @@ def test_they_train(name: str, size: int) -> None:
     executor.calibrate(codes, labels)
     losses = [executor.step(codes, labels).loss for _ in range(8)]
     assert min(losses[-3:]) < 0.7 * losses[0], losses
+
+
+class Everything(nn.Module):
+    """What else people write: branches, changes in place, shapes from the batch, vectors that are normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.norm = nn.BatchNorm2d(8)
+        self.narrow = nn.Conv2d(8, 4, 1, bias=False)
+        self.wide = nn.Conv2d(8, 4, (1, 3), padding=(0, 1), dilation=1)
+        self.pool = nn.MaxPool2d(3, 1, 1)
+        self.shrink = nn.Conv2d(16, 12, 1)
+        self.uneven = nn.AdaptiveAvgPool2d((3, None))
+        self.hidden = nn.Linear(16, 12, bias=False)
+        self.hidden_norm = nn.BatchNorm1d(12)
+        self.drop = nn.Dropout(0.5)
+        self.last = nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        before = self.narrow(x)
+        after = self.relu(x)  # changes x as well: whoever reads x from here on reads the rectified one
+        branches = [before, self.wide(x), self.pool(self.norm(after))]
+        x = torch.cat(branches, dim=1)
+        smooth = F.avg_pool2d(self.shrink(x), 3, 1, 1, count_include_pad=False)
+        x = torch.add(x, F.pad(smooth, (0, 0, 0, 0, 2, 2)))
+        x = F.relu6(self.uneven(x)[:, :, ::1, ::2], inplace=True)
+        x = x.mean([-1, -2], keepdim=True).view(x.shape[0], -1)
+        x = self.hidden_norm(self.hidden(x)).relu_()
+        return self.last(F.dropout(self.drop(x), 0.2, self.training))
+
+
+def test_what_else_people_write_computes_the_same() -> None:
+    torch.manual_seed(3)
+    module = Everything()
+    _disturb_statistics(module)
+    network, weights = capture(module, "everything", (3, 9, 7), 6)
+    kinds = {layer.kind for layer in network}
+    assert {"concat", "add", "pad_channels", "relu6", "relu", "sliding_maxpool2d", "avgpool2d", "dropout", "batchnorm"} <= kinds
+    codes = np.random.default_rng(0).integers(-127, 128, (4, 3, 9, 7)).astype(np.int8)
+    expected = module.eval()(torch.from_numpy(codes.astype(np.float32) / 64)).detach().numpy()
+    found = FloatTrainer(network, weights, Recipe(), total_steps=1).predict(codes)
+    assert np.allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    recipe = Recipe(learning_rate=0.02)
+    executor = TorchExecutor(network, initial_state(network, weights, recipe), recipe, total_steps=20)
+    labels = np.arange(4)
+    executor.calibrate(codes, labels)
+    losses = [executor.step(codes, labels).loss for _ in range(12)]
+    assert min(losses[-4:]) < losses[0]

@@ -50,6 +50,7 @@ class Residual(nn.Module):
 
 def test_the_ten_lines_of_a_loop_of_ones_own() -> None:
     (example,) = re.findall(r"```python\n(import fixgrad\n.*?)```", TEXT, flags=re.DOTALL)
+    assert example in (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
     assert len([line for line in example.splitlines() if line and not line.startswith("import")]) == 10
     data = load_digits()
     images = torch.from_numpy(data.images[:1024, None].astype(np.float32)) / 8 - 1

@@ -59,4 +59,6 @@ class SGD(torch.optim.Optimizer):
         if closure is not None:
             raise UsageError("a step takes no closure: call net.loss(images, labels).backward() before it")
         group = self.param_groups[0]
-        self.report = self._net.update(float(group["lr"]), float(group["momentum"]), float(group["weight_decay"]))
+        self.report = self._net.update(
+            learning_rate=float(group["lr"]), momentum=float(group["momentum"]), weight_decay=float(group["weight_decay"])
+        )

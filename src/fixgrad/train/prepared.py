@@ -113,8 +113,11 @@ class PreparedModel(nn.Module):
         loss: Tensor = _Backward.apply(value, self, run)  # type: ignore[no-untyped-call]
         return loss
 
-    def update(self, learning_rate: float, momentum: float, weight_decay: float) -> StepReport:
+    def update(self, **constants: Any) -> StepReport:
         """The backward pass and the update that belong to the last `loss(...).backward()`; optimisers call it.
+
+        Args:
+            constants: of the update rule, fields of the `Recipe`; the rate is that of this step.
 
         Raises:
             UsageError: there is none.
@@ -122,14 +125,7 @@ class PreparedModel(nn.Module):
         if self._begun is None:
             raise UsageError("there is no gradient: call net.loss(images, labels).backward() before each optimiser step")
         run, self._begun = self._begun, None
-        self.executor.recipe = replace(
-            self.executor.recipe,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            schedule=Schedule.CONSTANT,
-            warmup_steps=0,
-        )
+        self.executor.recipe = replace(self.recipe, **constants, schedule=Schedule.CONSTANT, warmup_steps=0)
         return self.executor.finish(run)
 
     def step(self, images: Tensor, labels: Tensor) -> StepReport:
