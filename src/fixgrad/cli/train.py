@@ -15,11 +15,14 @@ from fixgrad.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fixgrad.train.pruning_request import KernelCosts
+    from fixgrad.train.request import RunRequest
     from fixgrad.train.run import StepPrediction, TrainingRun
 
 #: The values of `fixgrad.network.Schedule` and `fixgrad.numbers.Rounding`, repeated so that --help need not import NumPy.
 ScheduleName = Literal["constant", "linear", "step"]
 RoundingName = Literal["nearest", "stochastic"]
+AllocationName = Literal["uniform", "global", "macs"]
 WHAT, HOW, SPARSITY, NUMBERS, RUN = "What to train", "How to train", "Sparsity", "Numbers", "The run"
 #: What may be given together with --resume: it changes no bit of the result.
 WITH_RESUME = frozenset(
@@ -54,6 +57,13 @@ def command(
         str | None,
         typer.Option(help="none, crop, flip or crop+flip. (default: what the data set has)", rich_help_panel=WHAT),
     ] = None,
+    hold_out: Annotated[
+        int | None,
+        typer.Option(
+            help="Percent of the training set to keep out of the training, for `fixgrad prune-search`. (default: none)",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     use_float: Annotated[
         bool,
         typer.Option("--float", help="Train the float32 baseline: same weights, data and order.", rich_help_panel=WHAT),
@@ -61,6 +71,15 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; it must not exist yet.", rich_help_panel=RUN)] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Continue the run in this folder, to the same bits.", rich_help_panel=RUN)
+    ] = None,
+    from_run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN[@epoch-0008]",
+            help="Begin a new run with a checkpoint of another, and with its settings where none are given. The same training "
+            "goes on at its epoch, any other begins anew.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     checkpoint: Annotated[
         str | None,
@@ -77,8 +96,8 @@ def command(
         typer.Option(help="Images in a step. (default: vgg11 128, digits 32, others 64)", rich_help_panel=HOW),
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of initial weights, order, augmentation and rounding.", rich_help_panel=HOW)
-    ] = 0,
+        int | None, typer.Option(min=0, help="Of initial weights, order, augmentation and rounding. (default: 0)", rich_help_panel=HOW)
+    ] = None,
     lr: Annotated[
         float | None,
         typer.Option(help="Peak learning rate for the mean loss. (default: vgg11 0.02, others 0.01)", rich_help_panel=HOW),
@@ -110,7 +129,55 @@ def command(
     ] = None,
     prune_epoch: Annotated[
         int | None,
-        typer.Option(help="Epochs to train dense before pruning. (default: a third of the epochs)", rich_help_panel=SPARSITY),
+        typer.Option(
+            help="Epochs to train dense before pruning. (default: a third of the epochs; with --from-run at once)",
+            rich_help_panel=SPARSITY,
+        ),
+    ] = None,
+    allocate: Annotated[
+        AllocationName | None,
+        typer.Option(
+            help="Whose density a number is: uniform: each layer's; global: all weights'; macs: all cycles' of --machine. The last "
+            "two are shared out by magnitude. (default: uniform)",
+            rich_help_panel=SPARSITY,
+        ),
+    ] = None,
+    macs: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the multiply-accumulates to keep, shared out by magnitude, in place of --density.",
+            rich_help_panel=SPARSITY,
+        ),
+    ] = None,
+    prune_until: Annotated[
+        int | None,
+        typer.Option(help="Prune gradually, and be done after so many epochs. (default: at once)", rich_help_panel=SPARSITY),
+    ] = None,
+    prune_every: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps between two changes of the masks, with --prune-until or --regrow. (default: 100, at most an epoch)",
+            rich_help_panel=SPARSITY,
+        ),
+    ] = None,
+    regrow: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the live kernels that is first exchanged for dead ones with large gradients, falling to 0, such as 0.3. "
+            "(default: none)",
+            rich_help_panel=SPARSITY,
+        ),
+    ] = None,
+    regrow_until: Annotated[
+        int | None,
+        typer.Option(help="Epochs after which nothing is exchanged. (default: three quarters)", rich_help_panel=SPARSITY),
+    ] = None,
+    balance: Annotated[
+        float | None,
+        typer.Option(
+            help="Where magnitudes differ by less than this share, keep kernels that balance channels, such as 0.1. (default: 0)",
+            rich_help_panel=SPARSITY,
+        ),
     ] = None,
     stored_bits: Annotated[
         int | None, typer.Option(help="Bits of a stored weight: 16, 24 or 32. (default: 24)", rich_help_panel=NUMBERS)
@@ -162,7 +229,7 @@ def command(
     The run is kept in the folder --out: config.json, metrics.jsonl, TensorBoard events, and a checkpoint an epoch.
     """
     given = {name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")}
-    _check_use(resume, checkpoint, given, model=model, data=data, out=out)
+    _check_use(resume, checkpoint, given, from_run, model=model, data=data, out=out)
     if starts_workers(workers):
         end_with(train_as_workers(workers or 1, threads, resume or out))
     from rich.console import Console
@@ -173,7 +240,6 @@ def command(
     from fixgrad.train.execution import Execution
     from fixgrad.train.plan import Arithmetic
     from fixgrad.train.progress import reading_shown
-    from fixgrad.train.request import RunRequest
     from fixgrad.train.run import TrainingRun
 
     _use_threads(threads)
@@ -181,41 +247,49 @@ def command(
     collective = from_environment()
     execution = Execution(device=device, collective=collective)
     console = Console(stderr=as_json, quiet=collective.rank > 0)
-    request = None
-    if resume is None:
-        assert model is not None
-        assert data is not None
-        assert out is not None
-        request = RunRequest(
-            model=model,
-            data=data,
-            data_dir=None if data_dir is None else str(data_dir),
-            image_size=image_size,
-            augment=augment,
-            arithmetic=Arithmetic.FLOAT if use_float else Arithmetic.FIXED,
-            density=density,
-            prune_epoch=prune_epoch,
-            epochs=epochs,
-            batch=batch,
-            learning_rate=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            schedule=None if schedule is None else Schedule(schedule),
-            warmup_steps=warmup,
-            stored_bits=24 if stored_bits is None else stored_bits,
-            error_rounding=Rounding(error_rounding or "stochastic"),
-            update_rounding=Rounding(update_rounding or "nearest"),
-            seed=seed,
-        )
+    asked: dict[str, Any] = {
+        "model": model,
+        "data": data,
+        "data_dir": None if data_dir is None else str(data_dir),
+        "image_size": image_size,
+        "augment": augment,
+        "validation": hold_out,
+        "arithmetic": Arithmetic.FLOAT if use_float else None,
+        "density": density,
+        "prune_epoch": prune_epoch,
+        "allocate": allocate,
+        "macs": macs,
+        "prune_until": prune_until,
+        "prune_every": prune_every,
+        "regrow": regrow,
+        "regrow_until": regrow_until,
+        "balance": balance,
+        "epochs": epochs,
+        "batch": batch,
+        "learning_rate": lr,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "schedule": None if schedule is None else Schedule(schedule),
+        "warmup_steps": warmup,
+        "stored_bits": stored_bits,
+        "error_rounding": None if error_rounding is None else Rounding(error_rounding),
+        "update_rounding": None if update_rounding is None else Rounding(update_rounding),
+        "seed": seed,
+    }
+    changes = {field: value for field, value in asked.items() if value is not None}
     with one_voice(collective):
         with reading_shown(console) as reading:
-            if request is None:
-                assert resume is not None
+            if resume is not None:
                 moved = None if data_dir is None else str(data_dir)
                 run = TrainingRun.resume(resume, checkpoint, moved, reading, execution)
             else:
                 assert out is not None
-                run = TrainingRun.begin(request, out, ["fixgrad", *sys.argv[1:]], reading, execution)
+                with collective.together():
+                    told = _request(from_run, changes) if collective.rank == 0 else None
+                request = collective.broadcast(told)
+                assert request is not None
+                costs = _kernel_costs(machine) if request.allocate == "macs" else None
+                run = TrainingRun.begin(request, out, ["fixgrad", *sys.argv[1:]], reading, execution, costs)
         if collective.rank == 0:
             _train(run, console, cost, keep, tensorboard, as_json)
         else:
@@ -224,11 +298,17 @@ def command(
         collective.close()
 
 
-def _check_use(resume: Path | None, checkpoint: str | None, given: set[str], **needed: object) -> None:
+def _check_use(
+    resume: Path | None, checkpoint: str | None, given: set[str], from_run: str | None = None, **needed: object
+) -> None:
     """Refuse options that do not go together."""
     if resume is None:
         if checkpoint is not None:
             raise UsageError("--from names a checkpoint to resume from: give --resume RUN too")
+        if from_run is not None:
+            if needed["out"] is None:
+                raise UsageError("--out missing: --from-run begins a new run, in a folder of its own")
+            return
         missing = [f"--{name}" for name, value in needed.items() if value is None]
         if missing:
             raise UsageError(f"{', '.join(missing)} missing: a new run needs --model, --data and --out (see --help)")
@@ -258,6 +338,21 @@ def _prediction(machine: str) -> "StepPrediction":
     return step_prediction(machine)
 
 
+def _request(from_run: str | None, changes: dict[str, Any]) -> "RunRequest":
+    """What was typed, in full; the first worker alone reads the other run."""
+    from fixgrad.train.fork import forked_request
+    from fixgrad.train.request import RunRequest
+
+    return RunRequest(**changes) if from_run is None else forked_request(from_run, changes)
+
+
+def _kernel_costs(machine: str) -> "KernelCosts":
+    from fixgrad.machine.files import machine_named
+    from fixgrad.report.kernel_costs import kernel_costs
+
+    return kernel_costs(machine_named(machine))
+
+
 def _train(
     run: "TrainingRun", console: "Console", cost: "StepPrediction", keep: int | None, tensorboard: bool, as_json: bool
 ) -> None:
@@ -280,6 +375,8 @@ def _train(
             stack.callback(log.close)
             watchers.append(log)
         if not as_json:
+            if (origin := run.folder.config().get("origin")) and not run.history[origin["epochs_taken_over"] :]:
+                console.print(f"from {origin['run']}, {origin['checkpoint']}: {origin['meaning']}", soft_wrap=True, highlight=False)
             if not run.plan.network.is_chain:
                 console.print(f"no time of a step on {cost.machine}: not yet compiled for residual networks", highlight=False)
             shown = cost.machine if run.plan.network.is_chain else None

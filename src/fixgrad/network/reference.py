@@ -59,6 +59,7 @@ class ReferenceExecutor:
         self.recipe = recipe
         self.total_steps = total_steps
         self._normalised: dict[str, Normalised] = {}
+        self._watched: dict[str, Codes] | None = None
 
     def calibrate(self, x: Codes, labels: NDArray[np.integer]) -> None:
         """Fill the empty scale histories from one batch, layer by layer: forward, loss, backward. Nothing is updated."""
@@ -75,6 +76,15 @@ class ReferenceExecutor:
         self._update(table, trace)
         finish_step(self.state, trace)
         return trace
+
+    def watch_gradients(self) -> None:
+        """The next step keeps WG of dead kernels too, for `take_gradients`."""
+        self._watched = {}
+
+    def take_gradients(self) -> dict[str, Codes]:
+        """WG of every weight in the step that was watched."""
+        taken, self._watched = self._watched or {}, None
+        return taken
 
     def _run(self, x: Codes, labels: NDArray[np.integer]) -> Trace:
         trace = self._forward(x, training=True)
@@ -243,6 +253,8 @@ class ReferenceExecutor:
     def _weight_gradient(self, layer: MacLayer, trace: Trace) -> None:
         x, dy = trace.activations[layer.inputs[0]], trace.errors[layer.name]
         gradient = trace.accumulated(mac_weight_gradient(layer, x, dy), f"{layer.name}/wg")
+        if self._watched is not None:
+            self._watched[f"{layer.name}.weight"] = gradient
         mask = self.state.weight(layer).expanded_mask()
         trace.gradients[f"{layer.name}.weight"] = gradient if mask is None else np.where(mask, gradient, 0)
         if layer.bias:

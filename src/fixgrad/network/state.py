@@ -74,6 +74,15 @@ class Parameter:
         self.stored = np.where(live, self.stored, 0).astype(np.int32)
         self.momentum = np.where(live, self.momentum, 0).astype(np.int32)
 
+    def set_mask(self, mask: NDArray[np.bool_]) -> None:
+        """Put `mask` in the place of the one in force: what comes to life starts at zero. Raises as `prune`."""
+        before, self.mask = self.mask, None
+        try:
+            self.prune(mask)
+        except DataError:
+            self.mask = before
+            raise
+
     def expanded_mask(self) -> NDArray[np.bool_] | None:
         """The mask, broadcastable to the parameter's shape."""
         if self.mask is None or self.mask.ndim == self.stored.ndim:

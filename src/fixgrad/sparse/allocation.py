@@ -64,17 +64,17 @@ def allocate(
     for name, strongest in first.items():
         kept[name].flat[strongest] = True
     numbers, places, values, prices = [], [], [], []
-    for number, name in enumerate(scores):
+    for position, name in enumerate(scores):
         rest = np.flatnonzero(before[name] & ~kept[name])
-        numbers.append(np.full(len(rest), number))
+        numbers.append(np.full(len(rest), position))
         places.append(rest)
         values.append(worth[name].flat[rest])
         prices.append(np.full(len(rest), costs[name], np.int64))
     number, place, price = np.concatenate(numbers), np.concatenate(places), np.concatenate(prices)
     order = np.argsort(-np.concatenate(values), kind="stable")
     fits = order[: int(np.searchsorted(np.cumsum(price[order]), left, side="right"))]
-    for index, name in enumerate(scores):
-        kept[name].flat[place[fits[number[fits] == index]]] = True
+    for position, name in enumerate(scores):
+        kept[name].flat[place[fits[number[fits] == position]]] = True
     return kept
 
 

@@ -130,6 +130,8 @@ class BackwardPass(Passes):
         parameter = self._by_name[name]
         sums = gradient.sums.view_as(parameter.stored)
         run.note_overflow(phase, gradient.overflow)
+        if self._watched is not None and name.endswith(".weight"):
+            self._watched |= to_numpy({name: sums})
         if run.keep:
             run.gradients |= to_numpy({name: parameter.masked(sums)})
         rounding = self.recipe.update_rounding

@@ -69,6 +69,7 @@ class TorchExecutor(ForwardPass, BackwardPass):
         self.kernels = choose_kernels(device, path, fused, joins=_joins(network))
         self.layers = nn.ModuleList(build_layer(layer, state, self.kernels, device) for layer in network)
         self._by_name = dict(self._named_integer_parameters())
+        self._watched = None
         parameters = {name: parameter.host for name, parameter in self._by_name.items()}
         self._host = State(
             state.step, parameters, dict(state.activation_scales), dict(state.error_scales), set(state.overflows)
@@ -163,6 +164,29 @@ class TorchExecutor(ForwardPass, BackwardPass):
         if parameter not in self._by_name:
             raise UsageError(f"no parameter {parameter!r} to prune: the network has {', '.join(self._by_name)}")
         self._by_name[parameter].prune(mask)
+
+    def set_mask(self, parameter: str, mask: NDArray[np.bool_]) -> None:
+        """Put `mask` [out, in] in the place of the one that is set: what comes to life starts at zero.
+
+        Raises:
+            UsageError, DataError: as `prune`.
+        """
+        if parameter not in self._by_name:
+            raise UsageError(f"no parameter {parameter!r} to prune: the network has {', '.join(self._by_name)}")
+        self._by_name[parameter].set_mask(mask)
+
+    def watch_gradients(self) -> None:
+        """The next step computes WG of dead kernels too, for `take_gradients`. Nothing else of it changes."""
+        self._watched = {}
+        for parameter in self._by_name.values():
+            parameter.whole = True
+
+    def take_gradients(self) -> dict[str, NDArray[np.integer]]:
+        """WG of every weight in the step that was watched, of all workers: int32 [out, in, rows, columns]."""
+        taken, self._watched = self._watched or {}, None
+        for parameter in self._by_name.values():
+            parameter.whole = False
+        return taken
 
     def to_state(self) -> State:
         """A copy of everything that the run has to remember, in NumPy."""

@@ -80,6 +80,7 @@ class FloatTrainer:
         self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its stubs
         self._momenta = {name: torch.zeros_like(parameter) for name, parameter in self._parameters.items()}
         self._masks: dict[str, Tensor] = {}
+        self._watched: dict[str, NDArray[Any]] | None = None
         self._drops = any(isinstance(layer, Dropout) for layer in network)
 
     @classmethod
@@ -118,7 +119,10 @@ class FloatTrainer:
         if not math.isfinite(value):
             raise FixgradError(f"training diverged: the loss of step {self._steps} is {value}; lower --lr or raise --warmup")
         gradients = torch.autograd.grad(loss, list(self._parameters.values()))
-        self._update(dict(zip(self._parameters, gradients, strict=True)))
+        by_name = dict(zip(self._parameters, gradients, strict=True))
+        if self._watched is not None:
+            self._watched = {name: _array(gradient).copy() for name, gradient in by_name.items() if name.endswith(".weight")}
+        self._update(by_name)
         self._steps += 1
         return FloatReport(value, int((logits.argmax(dim=1) == target).sum()))
 
@@ -158,6 +162,21 @@ class FloatTrainer:
             parameter = self._parameters[name]
             for tensor in (parameter, self._momenta[name]):
                 tensor.mul_(_expanded(self._masks[name], parameter))
+
+    def set_masks(self, masks: Masks) -> None:
+        """What comes to life starts at zero."""
+        for name, mask in masks.items():
+            self._masks.pop(name, None)
+            self.prune({name: mask})
+
+    def watch_gradients(self) -> None:
+        """The next step keeps its gradients."""
+        self._watched = {}
+
+    def take_gradients(self) -> dict[str, NDArray[Any]]:
+        """Those of the step that was watched."""
+        taken, self._watched = self._watched, None
+        return taken or {}
 
     def exponents(self) -> dict[str, int]:
         """Floats have their own."""

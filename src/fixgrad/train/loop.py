@@ -13,8 +13,9 @@ from fixgrad.train.data import Batches, DataSource
 from fixgrad.train.epoch_tally import EpochTally
 from fixgrad.train.metrics import EpochMetrics
 from fixgrad.train.plan import Plan
-from fixgrad.train.pruning import density_of, macs_kept, magnitude_masks, weights_kept
-from fixgrad.train.trainer import StepReport, Trainer
+from fixgrad.train.pruning import density_of, macs_kept, weights_kept
+from fixgrad.train.pruning_events import exchanged_masks, pruned_masks, schedule_of
+from fixgrad.train.trainer import Codes, StepReport, Trainer
 
 #: Images in a batch of the evaluation: it changes no result, only the memory.
 EVALUATION_BATCH = 256
@@ -40,7 +41,7 @@ class Watcher(Protocol):
         """One batch of it is done."""
 
     def pruned(self, epoch: int, trainer: Trainer) -> None:
-        """The masks were set after `epoch` epochs."""
+        """The masks were changed after `epoch` whole epochs."""
 
     def epoch_done(self, metrics: EpochMetrics, trainer: Trainer) -> None:
         """The epoch is over."""
@@ -78,6 +79,7 @@ class TrainingLoop:
         self._trainer = trainer
         self._watchers = watchers
         self._overflows: set[str] = set()
+        self._pruning = schedule_of(plan)
 
     def calibrate(self) -> None:
         """Choose the first scales from the first batch of the run."""
@@ -93,8 +95,7 @@ class TrainingLoop:
         if history:
             self._overflows = set(history[-1].overflows)
         for epoch in range(len(history) + 1, self._plan.epochs + 1):
-            if epoch - 1 == self._plan.prune_epoch:
-                self._prune(epoch - 1)
+            self._prune(epoch, (epoch - 1) * self._plan.steps_per_epoch)
             tally = self._train(epoch)
             correct = self._evaluate()
             metrics = self._metrics(epoch, tally, correct / len(self._data.test))
@@ -110,12 +111,30 @@ class TrainingLoop:
     def _batches(self, epoch: int) -> Batches:
         return self._data.train_batches(self._plan.batch, seed=self._plan.recipe.seed, epoch=epoch - 1)
 
-    def _prune(self, epoch: int) -> None:
-        assert self._plan.densities is not None
+    def _prune(self, epoch: int, step: int) -> None:
+        """Prune before step `step`, which is of `epoch`, where the schedule says so."""
+        progress = None if self._pruning is None else self._pruning.progress_before(step)
+        if progress is None:
+            return
         trainer = self._trainer
-        trainer.prune(magnitude_masks(trainer.weights(), self._plan.densities, trainer.masks()))
+        trainer.prune(pruned_masks(self._plan, progress, trainer.weights(), trainer.masks()))
+        self._tell_masks(epoch - 1)
+
+    def _step(self, codes: Codes, labels: Codes, epoch: int, step: int) -> StepReport:
+        """A step, and the exchange of kernels that its gradients decide."""
+        share = 0.0 if self._pruning is None else self._pruning.exchanged_after(step)
+        if not share:
+            return self._trainer.step(codes, labels)
+        trainer = self._trainer
+        trainer.watch_gradients()
+        report = trainer.step(codes, labels)
+        trainer.set_masks(exchanged_masks(share, trainer.weights(), trainer.take_gradients(), trainer.masks()))
+        self._tell_masks(epoch - 1)
+        return report
+
+    def _tell_masks(self, epochs_done: int) -> None:
         for watcher in self._watchers:
-            watcher.pruned(epoch, trainer)
+            watcher.pruned(epochs_done, self._trainer)
 
     def _train(self, epoch: int) -> EpochTally:
         plan, tally = self._plan, EpochTally()
@@ -124,7 +143,9 @@ class TrainingLoop:
         batches, images = self._batches(epoch), self._share.images
         for number in range(len(batches)):
             batch, step = batches.part(number, images), (epoch - 1) * plan.steps_per_epoch + number
-            report = self._trainer.step(batch.codes, batch.labels)
+            if number:
+                self._prune(epoch, step)
+            report = self._step(batch.codes, batch.labels, epoch, step)
             tally.add(report, plan.batch)
             rate = plan.recipe.rate_at(step, plan.total_steps)
             for watcher in self._watchers:

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fixgrad.network.graph import Network
@@ -41,6 +43,7 @@ class Passes(nn.Module):
     kernels: Kernels
     layers: nn.ModuleList
     _host: State
+    _watched: dict[str, NDArray[np.integer]] | None
     _by_name: dict[str, IntegerParameter]
 
     @property

@@ -18,7 +18,7 @@ from fixgrad.train.data.progress import Progress, ignore
 from fixgrad.train.defaults import Defaults, default_prune_epoch, default_warmup, defaults_for
 from fixgrad.train.initialise import initial_weights
 from fixgrad.train.plan import Arithmetic, Plan
-from fixgrad.train.pruning import layer_densities
+from fixgrad.train.pruning_request import KernelCosts, check_pruning, settled_pruning
 from fixgrad.train.user_code import is_user_spec
 
 Weights = Mapping[str, NDArray[np.floating[Any]]]
@@ -38,6 +38,16 @@ class RunRequest:
         density: ``talk``, a number, or a file; None: dense to the end.
         prune_epoch: epochs that are trained dense.
         epochs, batch: length of the run; images in a step.
+        from_run: ``RUN`` or ``RUN@epoch-0008``: begin with that checkpoint (see `fixgrad.train.fork`).
+        validation: percent of the training set that is held out of it.
+        allocate: ``uniform``: `density` is that of each layer; ``global``: of all weights together; ``macs``: of the machine's
+            cycles. The last two share it out among the layers by magnitude.
+        macs: share of the multiply-accumulates to keep, shared out likewise; in place of a density.
+        prune_until: epochs after which a gradual schedule has reached the densities; None: at once.
+        prune_every: steps between two changes of the masks.
+        regrow: share of the live kernels in the first exchange; None: no exchange.
+        regrow_until: epochs after which nothing is exchanged.
+        balance: tolerance of scores within which masks are balanced; None: they are not.
         learning_rate, momentum, weight_decay, schedule, warmup_steps, stored_bits, error_rounding, update_rounding, seed:
             see `Recipe`.
     """
@@ -61,12 +71,29 @@ class RunRequest:
     error_rounding: Rounding = Rounding.STOCHASTIC
     update_rounding: Rounding = Rounding.NEAREST
     seed: int = 0
+    from_run: str | None = None
+    validation: int | None = None
+    allocate: str = "uniform"
+    macs: float | None = None
+    prune_until: int | None = None
+    prune_every: int | None = None
+    regrow: float | None = None
+    regrow_until: int | None = None
+    balance: float | None = None
+
+    @property
+    def prunes(self) -> bool:
+        """Whether masks are asked for."""
+        return self.density is not None or self.macs is not None
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary of JSON values; paths are made absolute, so that a run can be resumed from anywhere."""
         values = asdict(self)
         if self.data_dir is not None:
             values["data_dir"] = str(Path(self.data_dir).resolve())
+        if self.from_run is not None:
+            run, at, checkpoint = self.from_run.rpartition("@")
+            values["from_run"] = f"{Path(run).resolve()}@{checkpoint}" if at else str(Path(self.from_run).resolve())
         for name in ("model", "data"):
             if is_user_spec(values[name]):
                 file, _, function = values[name].rpartition(":")
@@ -85,7 +112,7 @@ class RunRequest:
             DataError: it is none.
         """
         try:
-            known = {field.name: values[field.name] for field in fields(cls)}
+            known = {field.name: values[field.name] for field in fields(cls) if field.name in values or field.name not in _LATER}
             known["arithmetic"] = Arithmetic(known["arithmetic"])
             known["schedule"] = None if known["schedule"] is None else Schedule(known["schedule"])
             for name in ("error_rounding", "update_rounding"):
@@ -93,6 +120,12 @@ class RunRequest:
             return cls(**known)
         except (KeyError, TypeError, ValueError) as problem:
             raise DataError(f"the request of the run cannot be read: {problem}") from None
+
+
+#: Fields that requests of earlier versions lack.
+_LATER = frozenset(
+    {"from_run", "validation", "allocate", "macs", "prune_until", "prune_every", "regrow", "regrow_until", "balance"}
+)
 
 
 class Prepared(NamedTuple):
@@ -103,12 +136,13 @@ class Prepared(NamedTuple):
     weights: Weights
 
 
-def prepare(request: RunRequest, reading: Progress = ignore) -> Prepared:
+def prepare(request: RunRequest, reading: Progress = ignore, costs: KernelCosts | None = None) -> Prepared:
     """Open the data, describe the network, and settle every number.
 
     Args:
         request: what is asked for.
         reading: called with (images read, images in all), where that takes long.
+        costs: of a kernel on a machine, where they decide what is pruned.
 
     Raises:
         UsageError: the request makes no sense.
@@ -121,6 +155,7 @@ def prepare(request: RunRequest, reading: Progress = ignore) -> Prepared:
     batch = defaults.batch if request.batch is None else request.batch
     steps = len(data.train_batches(batch, seed=request.seed, epoch=0))
     epochs = defaults.epochs if request.epochs is None else request.epochs
+    densities, pruning = settled_pruning(request, network, steps, epochs, batch, costs)
     plan = Plan(
         network=network,
         arithmetic=request.arithmetic,
@@ -129,9 +164,10 @@ def prepare(request: RunRequest, reading: Progress = ignore) -> Prepared:
         batch=batch,
         steps_per_epoch=steps,
         prune_epoch=_prune_epoch(request, epochs),
-        densities=None if request.density is None else layer_densities(request.density, network),
+        densities=densities,
         data=data.name,
         fingerprint=data_fingerprint(data),
+        pruning=pruning,
     )
     return Prepared(plan, data, weights)
 
@@ -139,7 +175,8 @@ def prepare(request: RunRequest, reading: Progress = ignore) -> Prepared:
 def open_request_data(request: RunRequest, reading: Progress = ignore) -> DataSource:
     """The data set of a request."""
     folder = None if request.data_dir is None else Path(request.data_dir)
-    return open_data(request.data, folder, request.image_size, augment=request.augment, progress=reading)
+    data = open_data(request.data, folder, request.image_size, augment=request.augment, progress=reading)
+    return data if request.validation is None else data.with_validation(request.validation)
 
 
 def data_fingerprint(data: DataSource) -> str:
@@ -150,8 +187,7 @@ def data_fingerprint(data: DataSource) -> str:
 
 def _check(request: RunRequest) -> None:
     """What can be refused before the data are opened."""
-    if request.prune_epoch is not None and request.density is None:
-        raise UsageError("--prune-epoch says when to prune, but not how much: give --density talk, a number or a file too")
+    check_pruning(request)
     if request.seed < 0:
         raise UsageError(f"seed is {request.seed}: choose 0 or more")
     if not is_user_spec(request.model):
@@ -159,7 +195,7 @@ def _check(request: RunRequest) -> None:
 
 
 def _prune_epoch(request: RunRequest, epochs: int) -> int | None:
-    if request.density is None:
+    if not request.prunes:
         return None
     return default_prune_epoch(epochs) if request.prune_epoch is None else request.prune_epoch
 

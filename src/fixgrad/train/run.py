@@ -16,9 +16,11 @@ from fixgrad.train.data import DataSource
 from fixgrad.train.data.progress import Progress, ignore
 from fixgrad.train.environment import environment
 from fixgrad.train.execution import HERE, Execution, usable_device
+from fixgrad.train.fork import Origin, beginning, read_origin
 from fixgrad.train.loop import TrainingLoop, Watcher
 from fixgrad.train.metrics import EpochMetrics, PredictionKind, Timing
 from fixgrad.train.plan import Arithmetic, Plan
+from fixgrad.train.pruning_request import CostTable, KernelCosts
 from fixgrad.train.request import Prepared, RunRequest, Weights, data_fingerprint, open_request_data, prepare
 from fixgrad.train.run_folder import RunFolder
 from fixgrad.train.trainer import Masks, Trainer
@@ -89,6 +91,7 @@ class TrainingRun:
         command: Sequence[str] = (),
         reading: Progress = ignore,
         execution: Execution = HERE,
+        costs: KernelCosts | None = None,
     ) -> "TrainingRun":
         """A new run in the folder `out`, which must not exist; its checkpoint ``epoch-0000`` is written.
 
@@ -98,6 +101,7 @@ class TrainingRun:
             command: the command line, for ``config.json``.
             reading: called with (images read, images in all), where opening the data takes long.
             execution: on what it is computed. Of several workers all call this, and the first alone touches `out`.
+            costs: of a kernel on a machine, where the request prunes by them.
 
         Raises:
             UsageError: the request makes no sense, or `out` exists, or the device is not there.
@@ -108,8 +112,11 @@ class TrainingRun:
             _check_execution(request, execution)
             if collective.rank == 0:
                 RunFolder.check_free(out)
-            prepared = prepare(request, reading)
+            prepared = prepare(request, reading, costs)
         prepared = _agreed(prepared, collective)
+        forked = _forked(request, prepared.plan, collective)
+        if forked is not None:
+            prepared = prepared._replace(plan=forked.first.plan)
         config = {
             "config_version": CONFIG_VERSION,
             "command": list(command),
@@ -117,10 +124,12 @@ class TrainingRun:
             "plan": prepared.plan.to_dict(),
             "environment": environment(),
         }
+        if forked is not None:
+            config["origin"] = forked.origin.to_dict(forked.first)
         with collective.together():
             folder = RunFolder.create(out, config) if collective.rank == 0 else RunFolder(out)
         with _released_on_failure(folder):
-            return cls._first(prepared, folder, execution)
+            return cls._first(prepared, forked, folder, execution)
 
     @classmethod
     def resume(
@@ -153,9 +162,13 @@ class TrainingRun:
             if saved is None:  # ended before its first checkpoint
                 with collective.together():
                     _check_execution(request, execution)
-                    prepared = prepare(request, reading)
+                    prepared = prepare(request, reading, _costs_of(plan))
+                forked = _forked(request, prepared.plan, collective)
+                if forked is not None:
+                    prepared = prepared._replace(plan=forked.first.plan)
+                with collective.together():
                     _refuse_other_plan(prepared.plan, plan, f"what {path} asks for")
-                return cls._first(_agreed(prepared, collective), folder, execution)
+                return cls._first(_agreed(prepared, collective), forked, folder, execution)
             with collective.together():
                 _check_execution(request, execution)
                 data = open_request_data(request, reading)
@@ -173,8 +186,17 @@ class TrainingRun:
         return run
 
     @classmethod
-    def _first(cls, prepared: Prepared, folder: RunFolder, execution: Execution) -> "TrainingRun":
+    def _first(
+        cls, prepared: Prepared, forked: "_Forked | None", folder: RunFolder, execution: Execution
+    ) -> "TrainingRun":
         plan, data, weights = prepared
+        if forked is not None:
+            if execution.collective.rank == 0:
+                for line in forked.origin.lines if forked.first.epoch else ():
+                    folder.add_metrics(line)
+            run = cls._after(forked.first, folder, data, execution)
+            run._save(keep=None)
+            return run
         with execution.collective.together():
             run = cls(plan, data, folder, _new_trainer(plan, weights, execution), (), execution.collective)
             loop = run._loop(())
@@ -247,6 +269,31 @@ def _agreed(prepared: Prepared, collective: Collective) -> Prepared:
     with collective.together():
         _refuse_other_plan(prepared.plan, plan, f"what worker {collective.rank} sees")
     return prepared._replace(weights=collective.broadcast(prepared.weights))
+
+
+class _Forked(NamedTuple):
+    """Where a run comes from, and the checkpoint it begins with."""
+
+    origin: Origin
+    first: Checkpoint
+
+
+def _forked(request: RunRequest, plan: Plan, collective: Collective) -> _Forked | None:
+    """What the first worker reads of the run that this one begins with; None where it begins with initial weights."""
+    if request.from_run is None:
+        return None
+    with collective.together():
+        found = None
+        if collective.rank == 0:
+            origin = read_origin(request.from_run)
+            found = _Forked(origin, beginning(plan, origin))
+    return collective.broadcast(found)
+
+
+def _costs_of(plan: Plan) -> KernelCosts:
+    """The costs that a plan was settled with."""
+    budget = None if plan.pruning is None else plan.pruning.budget
+    return lambda network, batch: CostTable("", {}) if budget is None else CostTable(budget.unit, budget.costs)
 
 
 class _Left(NamedTuple):
@@ -334,6 +381,6 @@ def _request_and_plan(folder: RunFolder) -> tuple[RunRequest, Plan]:
 
 def _refuse_other_plan(found: Plan, expected: Plan, what: str) -> None:
     ours, theirs = found.to_dict(), expected.to_dict()
-    for key, value in theirs.items():
-        if ours[key] != value:
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
             raise UsageError(f"{what} is not of this run: its {key} differs from the one in config.json")

@@ -56,6 +56,15 @@ class Trainer(Protocol):
     def prune(self, masks: Masks) -> None:
         """Keep only what the masks keep; what is dead stays dead."""
 
+    def set_masks(self, masks: Masks) -> None:
+        """Put masks in the place of those set: what comes to life starts at zero, and so does its momentum."""
+
+    def watch_gradients(self) -> None:
+        """The next step computes the gradients of dead kernels too."""
+
+    def take_gradients(self) -> dict[str, NDArray[Any]]:
+        """The gradients of all weights in the last step, which was watched: summed over the workers, by parameter name."""
+
     def exponents(self) -> dict[str, int]:
         """The exponent in force of each tensor, ``activation/conv1``; empty without fixed point."""
 
@@ -79,6 +88,15 @@ class Executor(Protocol):
 
     def prune(self, parameter: str, mask: NDArray[np.bool_]) -> None:
         """Keep only what the mask keeps."""
+
+    def set_mask(self, parameter: str, mask: NDArray[np.bool_]) -> None:
+        """Put a mask in the place of the one that is set."""
+
+    def watch_gradients(self) -> None:
+        """The next step keeps the gradients of dead kernels too."""
+
+    def take_gradients(self) -> dict[str, NDArray[Any]]:
+        """Gradients of the weights in the step that was watched, int32."""
 
     def to_state(self) -> State:
         """The state between two steps."""
@@ -118,6 +136,19 @@ class FixedPointTrainer:
         """Weights and momenta of what is dead become zero."""
         for name, mask in masks.items():
             self._executor.prune(name, mask)
+
+    def set_masks(self, masks: Masks) -> None:
+        """What comes to life starts at zero."""
+        for name, mask in masks.items():
+            self._executor.set_mask(name, mask)
+
+    def watch_gradients(self) -> None:
+        """The next step computes the gradients of dead kernels too."""
+        self._executor.watch_gradients()
+
+    def take_gradients(self) -> dict[str, NDArray[Any]]:
+        """WG of all kernels in the step that was watched, int32 (wrapped)."""
+        return self._executor.take_gradients()
 
     def exponents(self) -> dict[str, int]:
         """Exponents of activations and errors."""

@@ -34,6 +34,7 @@ class IntegerParameter(nn.Module):
         mask: bool [out, in] of a weight: kernels (of a group) or elements that live (empty for a bias).
         host: formats, shifts and magnitude; its arrays are views of one number, of the parameter's shape alone.
         pruned: whether a mask was ever set.
+        whole: whether dead channels are computed too, because their gradients are asked for.
     """
 
     stored: Tensor
@@ -45,6 +46,7 @@ class IntegerParameter(nn.Module):
         super().__init__()
         self.host = _without_data(parameter)
         self.pruned = parameter.mask is not None
+        self.whole = False
         self._live: tuple[tuple[int, int], Live | None] | None = None
         is_bias = parameter.stored.ndim == 1
         stored = _to_device(channels_last(parameter.stored), device)
@@ -58,7 +60,7 @@ class IntegerParameter(nn.Module):
     @property
     def live(self) -> Live | None:
         """Channels that pruning has left; None where it has left all, and on a GPU, where taking some out does not pay."""
-        if not self.pruned or self.mask.device.type != "cpu" or self.mask.numel() == 0:
+        if not self.pruned or self.whole or self.mask.device.type != "cpu" or self.mask.numel() == 0:
             return None
         version = self.mask.data_ptr(), self.mask._version
         if self._live is None or self._live[0] != version:
@@ -83,6 +85,16 @@ class IntegerParameter(nn.Module):
         self.pruned = True
         for buffer in (self.stored, self.momentum, self.operand):
             buffer *= self._expanded_mask()
+
+    def set_mask(self, mask: NDArray[np.bool_]) -> None:
+        """Put `mask` [out, in] in the place of the mask in force. What was dead is zero, and starts as that.
+
+        Raises:
+            DataError: the mask's shape is not [out, in] of the parameter.
+        """
+        if mask.shape == tuple(self.mask.shape):
+            self.mask.fill_(True)
+        self.prune(mask)
 
     def update(
         self, gradient: Tensor, scales: UpdateScales, constants: UpdateConstants, rounding: Rounding, kernels: Kernels
