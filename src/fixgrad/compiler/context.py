@@ -181,7 +181,11 @@ def prepare(
 
 def _with_idle_queues(runs: Runs, chunks: int, queues: int) -> Runs:
     """Runs with one of no entries for every queue of a chunk that has none: it still needs its end mark."""
-    idle = np.setdiff1d(np.arange(chunks * queues), runs.chunk * queues + runs.queue)
+    busy = np.zeros(chunks * queues, np.bool_)
+    busy[runs.chunk * queues + runs.queue] = True
+    idle = np.flatnonzero(~busy)
+    if not len(idle):
+        return runs.sorted()
     none = np.zeros_like(idle)
     return Runs(*map(np.append, runs, (idle // queues, idle % queues, none, none, none, none))).sorted()
 

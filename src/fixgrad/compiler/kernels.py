@@ -88,15 +88,17 @@ def cut(words: Ints, most: int, limit: int, period: int, start: int = 0) -> Iter
     """
     sums = np.zeros((words.shape[0], words.shape[1] + 1), np.int64)
     np.cumsum(words, axis=1, out=sums[:, 1:])
+    # The queue that is full first ends a range: where that would be, of every column with which the range might begin.
+    reach = np.full(words.shape[1], words.shape[1])
+    for filled in sums:
+        np.minimum(reach, np.searchsorted(filled, filled[:-1] + limit, "right") - 1, out=reach)
     live = np.flatnonzero(words.any(axis=0))
+    behind = np.searchsorted(live, np.arange(words.shape[1] + 1))
     position = 0
     while position < len(live):
         first = int(live[position])
-        # The queue that is full first ends the range: look for it among those columns that may belong to the range.
-        last = min(first + most, ((start + first) // period + 1) * period - start, words.shape[1])
-        filled = (sums[:, first + 1 : last + 1] - sums[:, first : first + 1]).max(axis=0)
-        last = first + max(int(np.searchsorted(filled, limit, "right")), 1)
-        position = int(np.searchsorted(live, last))
+        last = min(first + most, ((start + first) // period + 1) * period - start, max(int(reach[first]), first + 1))
+        position = int(behind[last])
         yield start + first, start + int(live[position - 1]) + 1
 
 

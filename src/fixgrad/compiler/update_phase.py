@@ -24,25 +24,34 @@ ROUNDS_PER_CHUNK = 4
 
 
 class Update(NamedTuple):
-    """Consecutive parameters: kernels [start, start + kernels) of the layer, from gradient `gradient` of queue `queue` on."""
+    """Consecutive parameters: kernels [start, start + kernels) of the layer, from gradient `gradient` of queue `queue` on.
 
-    queue: int
-    start: int
-    kernels: int
-    gradient: int
+    As int64 arrays of one length: several of them.
+    """
+
+    queue: Ints
+    start: Ints
+    kernels: Ints
+    gradient: Ints
 
 
-def updates_of(runs: Runs) -> list[Update]:
-    """The entries of a tile as runs that are consecutive both in memory and in the gradients of their queue."""
-    found: dict[int, list[Update]] = {}
-    for queue, start, entries in zip(runs.queue.tolist(), runs.start.tolist(), runs.entries.tolist(), strict=True):
-        taken = found.setdefault(queue, [])
-        last = taken[-1] if taken else Update(queue, start, 0, 0)
-        if last.start + last.kernels == start:
-            taken[-1:] = [last._replace(kernels=last.kernels + entries)]
-        else:
-            taken.append(Update(queue, start, entries, last.gradient + last.kernels))
-    return [update for taken in found.values() for update in taken]
+def updates_of(runs: Runs) -> Update:
+    """The entries of a tile, queue by queue, as runs that are consecutive both in memory and in the gradients of their queue."""
+    order = np.argsort(runs.queue, kind="stable")
+    queue, start, entries = (column[order] for column in (runs.queue, runs.start, runs.entries))
+    new = np.ones(len(queue), np.bool_)
+    new[1:] = (queue[1:] != queue[:-1]) | (start[1:] != start[:-1] + entries[:-1])
+    first = np.flatnonzero(new)
+    sums = np.append(0, np.cumsum(entries))
+    kernels = np.diff(sums[np.append(first, len(entries))])
+    return Update(queue[first], start[first], kernels, _before(queue[first], kernels))
+
+
+def _before(owners: Ints, values: Ints) -> Ints:
+    """The sum of the values before each one that have the same owner; `owners` ascend."""
+    before = np.cumsum(values) - values
+    of_first: Ints = before[np.searchsorted(owners, owners)]
+    return before - of_first
 
 
 @dataclass(slots=True)
@@ -62,13 +71,13 @@ class Updates:
             base: first gradient of the tile in the gradient memories.
         """
         groups = self.context.machine.groups
-        by_group: list[list[Update]] = [[] for _ in range(groups)]
-        for update in updates_of(runs):
-            by_group[update.queue // self.split.channels].append(update)
-        none, rounds = Update(0, 0, 0, 0), max(map(len, by_group))
-        listed = [queue[position] if position < len(queue) else none for position in range(rounds) for queue in by_group]
-        columns = np.array(listed, np.int64).reshape(-1, len(none))
-        fields = {"group": np.tile(np.arange(groups), rounds), **self._fields(columns, base)}
+        updates = updates_of(runs)
+        group = updates.queue // self.split.channels
+        place = _before(group, np.ones_like(group))
+        rounds = int(place.max(initial=-1)) + 1
+        columns = np.zeros((rounds, groups, len(updates)), np.int64)
+        columns[place, group] = np.stack(updates, axis=1)
+        fields = {"group": np.tile(np.arange(groups), rounds), **self._fields(columns.reshape(-1, len(updates)), base)}
         templates = self.context.stream.templates("UPDATE", self._label, self.stage.index, fields, [groups] * rounds)
         waits = Waits(compute=self.context.stream.issued(Unit.COMPUTE))
         self._rounds.extend((waits, template) for template in templates)
