@@ -216,7 +216,12 @@ def _disturb_statistics(module: nn.Module) -> None:
             nn.init.normal_(part.bias, 0, 0.1)
 
 
-@pytest.mark.parametrize(("name", "size"), [("resnet18", 32), ("resnet20", 32), ("mobilenetv2", 32)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet20", 32), pytest.param("resnet18", 32, marks=SLOW), pytest.param("mobilenetv2", 32, marks=SLOW)]
+)
 def test_they_train(name: str, size: int) -> None:
     """The loss of a batch that is seen again and again falls."""
     torch.manual_seed(0)
