@@ -1,10 +1,8 @@
 """`fixgrad verify`: do several executors compute the same bits?"""
 
 import json
-import sys
-import time
 from collections.abc import Iterator
-from functools import cache
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,20 +16,21 @@ from fixgrad.cli.step_case import (
     ShapeOption,
     StepCase,
     chosen_case,
-    compile_case,
 )
+from fixgrad.cli.verify_devices import CaseDevices, ProgressLines
 from fixgrad.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fixgrad.compiler import Program
     from fixgrad.network import Network, State
     from fixgrad.simulate.functional import Subject, Verification
 
 EXECUTORS = ("torch", "functional", "rtl", "reference")
 DIFFERENT = 1
+#: MACs of a forward pass from which on importing torch to choose the scales takes less time than NumPy takes to.
+_MANY_MACS = 1 << 30
 _PLURALS = {
     "activation": "activations",
     "error": "errors",
@@ -61,6 +60,7 @@ def command(
     hostile: Annotated[
         int | None, typer.Option(min=0, metavar="SEED", help="The RTL's memory rests at random and answers out of order.")
     ] = None,
+    cycles: Annotated[bool, typer.Option("--cycles", help="The RTL's cycles against the timing simulator, as Markdown.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train some steps on several executors and compare every tensor bit by bit.
@@ -70,16 +70,22 @@ def command(
     is compared, byte for byte. The exit code is 1 on any difference; the first one is named.
     """
     chosen = _chosen_executors(executors)
-    if "rtl" not in chosen and (trace is not None or hostile is not None):
-        raise UsageError("--trace and --hostile are for the executor rtl: name it in --executors")
+    if "rtl" not in chosen and (trace is not None or hostile is not None or cycles):
+        raise UsageError("--trace, --hostile and --cycles are for the executor rtl: name it in --executors")
     if density is None and model == "vgg11":
         density = "talk"
     case = chosen_case(None, model, batch, density, seed, input_shape)
-    result = _verify(case, chosen, _Devices(case, machine, trace, hostile), steps, seed)
+    devices = CaseDevices(case, machine, trace, hostile)
+    result = _verify(case, chosen, devices, steps, seed)
+    rows = devices.cycles() if cycles else []
     if as_json:
-        print(json.dumps(result.to_dict(), indent=2))
+        print(json.dumps(result.to_dict() | ({"cycles": [asdict(row) for row in rows]} if cycles else {}), indent=2))
     else:
         _print(result, case)
+        if rows:
+            from fixgrad.simulate.cycle_comparison import table
+
+            print(f"\n{table(rows)}")
     if not result.equal:
         raise typer.Exit(DIFFERENT)
 
@@ -94,62 +100,16 @@ def _chosen_executors(names: str) -> list[str]:
     return chosen
 
 
-class _Devices:
-    """The program of a case, compiled when it is asked for, and the RTL that runs it."""
-
-    def __init__(self, case: StepCase, machine: str, trace: Path | None = None, hostile: int | None = None) -> None:
-        self.case, self.machine, self.trace, self.hostile = case, machine, trace, hostile
-        self.program = cache(self._program)
-
-    def _program(self) -> "Program":
-        from fixgrad.machine.files import machine_named
-
-        return compile_case(self.case, machine_named(self.machine), forward=False, count_padding=False)[0]
-
-    def rtl(self, state: "State", steps: int) -> "Subject":
-        """The RTL, built if need be."""
-        from fixgrad.cli.rtl_device import rtl_device
-        from fixgrad.simulate.functional import device_subject
-        from fixgrad.simulate.host import HostExecutor
-
-        program, start, say = self.program(), time.perf_counter(), _Progress()
-        say(f"rtl: building {program.machine.name}")
-        options: dict[str, Any] = {"trace": self.trace, "hostile": self.hostile}
-        device = rtl_device(program.machine, program.layout.bytes, progress=say.cycles, **options)
-        say(f"rtl: {program.machine.name} is built ({time.perf_counter() - start:,.1f} s)\n")
-        return device_subject("rtl", HostExecutor(program, state, steps, device))
-
-
-class _Progress:
-    """Lines on standard error: the last one is written over until it is complete; nothing where no one looks on."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._shown = sys.stderr.isatty()
-
-    def __call__(self, text: str) -> None:
-        if self._shown:
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-    def cycles(self, count: int) -> None:
-        """The RTL has run for so many cycles."""
-        self(f"rtl: {count:,} cycles")
-
-    def step(self, number: int, subject: "Subject", seconds: float) -> None:
-        """A subject has made a step."""
-        rest = f", {text}" if (text := subject.summary()) else ""
-        self(f"step {number}: {subject.name} {seconds:,.1f} s{rest}\n")
-
-
-def _verify(case: StepCase, executors: list[str], devices: _Devices, steps: int, seed: int) -> "Verification":
+def _verify(case: StepCase, executors: list[str], devices: CaseDevices, steps: int, seed: int) -> "Verification":
     from fixgrad.simulate.functional import verify
 
     if {"functional", "rtl"} & set(executors):
         devices.program()  # what does not fit is said before anything runs
     batches = list(_batches(case.network, case.batch, steps, seed))
-    state = _calibrated(case, batches[0], "torch" in executors, steps, seed)
+    macs = case.batch * sum(layer.macs(case.network.shapes[layer.name]) for layer in case.network.mac_layers)
+    state = _calibrated(case, batches[0], "torch" in executors or macs > _MANY_MACS, steps, seed)
     subjects = [_subject(name, case, state, devices, steps) for name in executors]
-    return verify(case.network, subjects, batches, _Progress().step)
+    return verify(case.network, subjects, batches, ProgressLines().step)
 
 
 def _batches(
@@ -198,7 +158,7 @@ def _calibrated(case: StepCase, batch: Any, with_torch: bool, steps: int, seed: 
     return state
 
 
-def _subject(name: str, case: StepCase, state: "State", devices: _Devices, steps: int) -> "Subject":
+def _subject(name: str, case: StepCase, state: "State", devices: CaseDevices, steps: int) -> "Subject":
     from fixgrad.simulate.functional import FunctionalExecutor, Subject, functional_subject, reference_subject
 
     if name == "functional":
