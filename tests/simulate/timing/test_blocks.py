@@ -14,7 +14,10 @@ def cut(
     waits = np.zeros((len(opcodes), 4), np.int64)
     waits[:, 0] = loads
     limits = np.full(len(opcodes), most)
-    return cut_blocks(np.array(opcodes, np.uint8), np.array(rows), waits, np.array(sizes), limits, limit)
+    found = cut_blocks(np.array(opcodes, np.uint8), np.array(rows), waits, np.array(sizes), limits, limit)
+    blocks = found.some(slice(None))
+    assert [found.one(number) for number in range(len(blocks))] == blocks
+    return blocks
 
 
 def test_a_block_ends_where_kind_row_or_waits_change() -> None:

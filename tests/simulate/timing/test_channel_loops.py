@@ -1,5 +1,6 @@
 """The compiled loops against the interpreted ones: every time, byte and record equal, with `==`."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from fixgrad.machine import preset
 from fixgrad.network.models import model
 from fixgrad.simulate.dram import ClosedFormChannel, Fidelity
 from fixgrad.simulate.timing import Assumptions, Simulation
-from fixgrad.simulate.timing.compiled import CompiledMemory
+from fixgrad.simulate.timing.compiled import CompiledMemory, announce_compilation
 from fixgrad.simulate.timing.memory import MemorySystem
 from fixgrad.simulate.timing.traffic import Bundle, Region, RegionRequest, Request
 
@@ -21,6 +22,8 @@ CASES: list[dict[str, Any]] = [
     {},
     {"density": 1.0, "batch": 10},
     {"mode": "forward"},
+    {"density": 0.2, "batch": 3, "count_padding": True},
+    {"machine": preset("tiny").with_changes(groups=1, post_processors=1, lanes=3)},
     {"machine": "kcu1500", "batch": 40},
     {"machine": "u280", "batch": 40, "density": 0.3},
     {"machine": "ecp5-85f", "batch": 8},
@@ -43,6 +46,7 @@ def assert_equal(interpreted: Simulation, compiled: Simulation) -> None:
     assert compiled.posts == interpreted.posts
     assert compiled.updates == interpreted.updates
     assert [group.runs for group in compiled.groups] == [group.runs for group in interpreted.groups]
+    assert [group.group for group in compiled.groups] == [group.group for group in interpreted.groups]
     assert compiled.ledger.cycles == interpreted.ledger.cycles
     assert compiled.memory.row_bytes == interpreted.memory.row_bytes
     assert [channel.totals for channel in compiled.memory.channels] == [
@@ -55,9 +59,33 @@ def test_a_step_is_equal_in_every_record(compiled: Compiled, case: dict[str, Any
     assert_equal(*both(compiled(**case)))
 
 
-@pytest.mark.parametrize("limits", [{"load_requests": 1}, {"load_bytes": 64}, {"request_bytes": 192}, {"block_instructions": 1}])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"load_requests": 1},
+        {"load_bytes": 64},
+        {"request_bytes": 192},
+        {"block_instructions": 1},
+        {"queue_instructions": 1},
+        {"fetch_bytes": 256, "queue_instructions": 3},
+        {"steps_ahead": 1, "step_bytes": 64},
+        {"steps_ahead": 5, "step_parameters": 16},
+    ],
+    ids=str,
+)
 def test_other_depths(compiled: Compiled, limits: dict[str, int]) -> None:
     assert_equal(*both(compiled(), **limits))
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_compilation_is_announced_on_a_terminal_alone(
+    compiled: Compiled, shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both(compiled())
+    assert not capsys.readouterr().err  # compiled or read from the cache: nothing left to announce
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: shown)
+    announce_compilation(known=False)
+    assert capsys.readouterr().err.count("\n") == int(shown)
 
 
 def test_digits(compiled: Compiled) -> None:

@@ -5,6 +5,7 @@ counts alone. Taken together they are one stream of requests; their cycles and b
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +32,33 @@ class Block:
     waits: tuple[int, int, int, int]
 
 
+_NAMES = {kind.opcode: kind.name for kind in BY_NAME.values()}
+
+
+class BlockArrays(NamedTuple):
+    """Blocks as columns; `waits` is [blocks, 4], and `opcode` that of the kind."""
+
+    first: Ints
+    counts: Ints
+    opcode: NDArray[np.uint8]
+    place: Ints
+    row: Ints
+    waits: NDArray[np.int32]
+
+    def some(self, of: slice) -> list[Block]:
+        """Some of the blocks one by one."""
+        first, counts, opcode, place, row, waits = (column[of].tolist() for column in self)
+        columns = zip(first, counts, opcode, place, row, map(tuple, waits), strict=True)
+        return [Block(begin, number, _NAMES[kind], at, of_row, wait) for begin, number, kind, at, of_row, wait in columns]
+
+    def one(self, number: int) -> Block:
+        """One of the blocks."""
+        return self.some(slice(number, number + 1))[0]
+
+
 def cut_blocks(
     opcodes: NDArray[np.uint8], rows: Ints, waits: NDArray[np.int32], sizes: Ints, most: Ints, most_bytes: int
-) -> list[Block]:
+) -> BlockArrays:
     """The program as blocks.
 
     Args:
@@ -57,16 +82,4 @@ def cut_blocks(
     for opcode in np.unique(opcodes):
         at = opcodes == opcode
         places[at] = np.arange(int(at.sum()))
-    names = {kind.opcode: kind.name for kind in BY_NAME.values()}
-    columns = (
-        starts.tolist(),
-        np.diff(starts, append=count).tolist(),
-        opcodes[starts].tolist(),
-        places[starts].tolist(),
-        rows[starts].tolist(),
-        map(tuple, waits[starts].tolist()),
-    )
-    return [
-        Block(first, number, names[opcode], place, row, wait)
-        for first, number, opcode, place, row, wait in zip(*columns, strict=True)
-    ]
+    return BlockArrays(starts, np.diff(starts, append=count), opcodes[starts], places[starts], rows[starts], waits[starts])

@@ -132,6 +132,15 @@ class Catalogue:
         asked[:, 2] = turns * (period // self._interleaving.channels)
         return asked
 
+    def add_requests(self, addresses: Integers, sizes: Integers) -> Integers:
+        """Contiguous reads, as rows of `Asked`."""
+        period = self._period(0)
+        turns, phase = np.divmod(addresses, period)
+        patterns, where = np.unique(np.column_stack([phase, sizes]), axis=0, return_inverse=True)
+        asked: Integers = np.array([self.find(Request(*pattern)) for pattern in patterns.tolist()], np.int64)[where.ravel()]
+        asked[:, 2] = turns * (period // self._interleaving.channels)
+        return asked
+
     def add_bundles(self, bundles: BundleArrays, bus: Integers) -> int:
         """Bundles as requests, a part of LOAD each, of `bus` cycles; returns the number of the first."""
         first, burst = self._parts.size, self._interleaving.burst

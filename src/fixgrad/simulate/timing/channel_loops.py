@@ -8,7 +8,7 @@ after a change of `channel_state`, touch it.
 
 from collections.abc import Callable
 from math import ceil
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 
@@ -46,11 +46,23 @@ F = TypeVar("F", bound=Callable[..., object])
 DONE = -1
 
 
-def _compiled(function: F) -> F:
+def entry(function: F) -> F:
+    """Compiled, kept on disk, and called from Python."""
     return cast(F, numba.njit(cache=True)(function))
 
 
-@_compiled
+def compiled(function: F) -> F:
+    """Compiled for other compiled functions alone: without the code that takes apart Python's arguments, the most of it."""
+    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return cast(F, numba.njit(**options)(function))
+
+
+def inlined(function: F) -> F:
+    """Compiled as part of its caller: what is called in one place need not be optimised in every caller of the caller again."""
+    return cast(F, numba.njit(inline="always")(function))
+
+
+@inlined
 def _banks_allow(channels: Channels, channel: int, address: int, write: int, start: float, bursts: int) -> float:
     """See `ClosedFormChannel._banks_allow`."""
     free = channels.bank_free[channel]
@@ -73,7 +85,7 @@ def _banks_allow(channels: Channels, channel: int, address: int, write: int, sta
     return latest - channels.reordered_ns
 
 
-@_compiled
+@inlined
 def _joined(channels: Channels, channel: int, page: int, write: int, turned: bool) -> bool:
     """See `ClosedFormChannel._joined`."""
     if page < 0 or (turned and write):
@@ -84,7 +96,7 @@ def _joined(channels: Channels, channel: int, page: int, write: int, turned: boo
     return False
 
 
-@_compiled
+@inlined
 def _remember(channels: Channels, channel: int, page: int, write: int, bursts: int, turned: bool) -> None:
     """See `ClosedFormChannel._remember`; the newest of the tails is the last one here."""
     counts, integers = channels.tail_counts[channel], channels.integers[channel]
@@ -115,7 +127,7 @@ def _remember(channels: Channels, channel: int, page: int, write: int, bursts: i
     counts[write] = count - drop
 
 
-@_compiled
+@inlined
 def _serve(channels: Channels, traffic: Traffic, channel: int, address: int, shape: int, now: float) -> tuple[float, float]:
     """See `ClosedFormChannel.serve`: (first data, end) in ns."""
     integers, floats = channels.integers[channel], channels.floats[channel]
@@ -149,7 +161,7 @@ def _serve(channels: Channels, traffic: Traffic, channel: int, address: int, sha
     return first, max(first, end + channels.front_ns)
 
 
-@_compiled
+@compiled
 def _serve_request(channels: Channels, traffic: Traffic, request: int, base: int, now: int, row: int) -> tuple[int, int]:
     """See `MemorySystem.serve`, for one request: cycles of the first and of the last data."""
     first, last = 0, 0
@@ -172,7 +184,7 @@ def _serve_request(channels: Channels, traffic: Traffic, request: int, base: int
     return first, last
 
 
-@_compiled
+@entry
 def serve(channels: Channels, traffic: Traffic, requests: tuple[int, int], base: int, now: int, row: int) -> tuple[int, int]:
     """Serve requests [first, last) of `traffic`, `base` bytes further in each channel, at cycle `now`.
 
@@ -186,7 +198,7 @@ def serve(channels: Channels, traffic: Traffic, requests: tuple[int, int], base:
     return first, last
 
 
-@_compiled
+@inlined
 def _window(state: LoadState, now: int, number: int, size: int) -> int:
     """See `LoadUnit._window`."""
     integers, ring = state.integers, state.outstanding
@@ -203,7 +215,7 @@ def _window(state: LoadState, now: int, number: int, size: int) -> int:
     return free
 
 
-@_compiled
+@compiled
 def ask_parts(
     channels: Channels, traffic: Traffic, state: LoadState, requests: tuple[int, int], base: int, times: tuple[int, int, int], row: int
 ) -> int:

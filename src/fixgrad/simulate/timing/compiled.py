@@ -1,21 +1,27 @@
-"""Memory and LOAD of long simulations: the same model, with its inner loops compiled. See `channel_loops`."""
+"""Long simulations: the same model, compiled. See `event_loops`, `gap_loops` and `channel_loops`."""
+
+import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fixgrad.machine import Machine
+from fixgrad.machine.instructions import Unit
 from fixgrad.simulate.dram import ClosedFormChannel, Fidelity
 from fixgrad.simulate.timing import channel_loops as loops
 from fixgrad.simulate.timing import channel_state as places
+from fixgrad.simulate.timing import event_loops, gap_loops
+from fixgrad.simulate.timing.attribution import Blocker, Cause, Ledger, LoadRecord, StepRecord
 from fixgrad.simulate.timing.catalogue import Catalogue
-from fixgrad.simulate.timing.channel_state import new_channels, new_load
-from fixgrad.simulate.timing.dispatch import Dispatcher
-from fixgrad.simulate.timing.events import Agenda, Progress
-from fixgrad.simulate.timing.load import LoadUnit
+from fixgrad.simulate.timing.channel_state import Integers, new_channels, new_load
+from fixgrad.simulate.timing.compute import Run
+from fixgrad.simulate.timing.event_state import CONTROL, COUNT, HALT_NUMBER, HALT_UNIT, HALTED, ROW, new_state
+from fixgrad.simulate.timing.gap_loops import Owners
 from fixgrad.simulate.timing.memory import Arrival, MemorySystem
-from fixgrad.simulate.timing.traffic import Asked, Bundle, RegionRequest, Request
-from fixgrad.simulate.timing.work import Work
-
-_NEVER = np.iinfo(np.int64).max
+from fixgrad.simulate.timing.plan import new_plan
+from fixgrad.simulate.timing.traffic import Bundle, RegionRequest, Request
+from fixgrad.simulate.timing.work import WAIT_UNITS, Work
 
 
 class CompiledMemory(MemorySystem):
@@ -43,9 +49,9 @@ class CompiledMemory(MemorySystem):
         """Count for a result of `rows` rows."""
         self.arrays = new_channels(self._channel, self._machine, rows)
 
-    def serve(self, now: int, asked: Request | Bundle | RegionRequest | Asked, row: int) -> Arrival:
+    def serve(self, now: int, asked: Request | Bundle | RegionRequest, row: int) -> Arrival:
         """See `MemorySystem.serve`."""
-        found = asked if isinstance(asked, Asked) else self.catalogue.find(asked)
+        found = self.catalogue.find(asked)
         return Arrival(*loops.serve(self.arrays, self.catalogue.traffic, found[:2], found.base, now, row))
 
     def finish(self) -> None:
@@ -60,36 +66,113 @@ class CompiledMemory(MemorySystem):
             totals.busy_ns, totals.refresh_ns = times[places.BUSY_NS], times[places.REFRESH_NS]
 
 
-class CompiledLoad(LoadUnit):
-    """LOAD with its requests in the catalogue of `memory`; it goes on by itself as long as no other unit has anything to do."""
+class CompiledGroup:
+    """What a group did. See `GroupRuns`.
 
-    def __init__(
-        self, work: Work, agenda: Agenda, memory: CompiledMemory, dispatcher: Dispatcher, progress: Progress
-    ) -> None:
-        super().__init__(work, agenda, memory, dispatcher, progress)
-        self._compiled = memory
-        self._state = new_load(work.assumptions, memory.read_latency)
-        self._asks = Asked(0, 0, 0)
-        self._known = work.add_loads(memory.catalogue)
+    Args:
+        group: its number.
+        found: `State.runs` of it, [computes, 5].
+    """
 
-    def _open(self, number: int) -> None:
-        asks = Asked(*self._known[len(self.records)].tolist())
-        self._asks = asks if asks.first >= 0 else self._compiled.catalogue.find(*self._work.load_request(number))
-        counters = self._state.integers
-        counters[places.PART] = counters[places.BUS] = 0
-        counters[places.ASKED] = counters[places.BEGUN] = -1
+    def __init__(self, group: int, found: Integers) -> None:
+        self.group, self._found = group, found
 
-    def _ask_parts(self, now: int) -> int | None:
-        number, memory = self._blocks[len(self.records)], self._compiled
-        times = now, self._agenda.next_time(_NEVER), self._dispatcher.dispatched(number)
-        requests, base = self._asks[:2], self._asks.base
-        row = self._work.blocks[number].row
-        free = loops.ask_parts(memory.arrays, memory.catalogue.traffic, self._state, requests, base, times, row)
-        counters = self._state.integers
-        now = self._agenda.now = int(counters[places.NOW])
-        if free != loops.DONE:
-            self._agenda.at(free, self.step)
-            return None
-        self._asked, self._first = int(counters[places.ASKED]), int(counters[places.BEGUN])
-        self._bus, self._bus_free = int(counters[places.BUS]), int(counters[places.BUS_FREE])
-        return now
+    @property
+    def runs(self) -> list[Run]:
+        """Every COMPUTE."""
+        return [Run(*row) for row in self.run_array().tolist()]
+
+    def run_array(self) -> Integers:
+        """Start, end and stolen cycles of every COMPUTE, [computes, 3]."""
+        return self._found[:, :3]
+
+
+class Compiled:
+    """A program that has been run by `event_loops`. As `Interpreted`; lists of records are made when they are asked for.
+
+    Args:
+        work: the program.
+        memory: of the machine; it counts what it moves.
+        program_address: where the program lies.
+    """
+
+    def __init__(self, work: Work, memory: CompiledMemory, program_address: int) -> None:
+        announce_compilation(_known())
+        self._work, self._memory = work, memory
+        self._plan = plan = new_plan(work, memory.catalogue, program_address)
+        self._state = state = new_state(plan)
+        event_loops.run(memory.arrays, memory.catalogue.traffic, new_load(work.assumptions, memory.read_latency), plan, state)
+        self.cycles = int(state.counters[HALTED])
+        assert self.cycles, "the program never reached its HALT"
+        self.groups = [CompiledGroup(group, state.runs[:, group]) for group in range(work.machine.groups)]
+
+    def explain(self, ledger: Ledger) -> None:
+        """Give every cycle in which a group waited to a cause."""
+        plan, state = self._plan, self._state
+        cells, counters = np.zeros((len(self._work.rows), len(Cause)), np.int64), state.counters
+        owners = Owners(self._load_owners, self._update_owners, self._memory.read_latency, self._memory.write_latency)
+        halt = int(counters[HALT_UNIT]), int(counters[HALT_NUMBER])
+        gap_loops.explain_all(plan, state, owners, cells, self.cycles, halt)
+        for row, causes in enumerate(cells.tolist()):
+            for cause, cycles in zip(Cause, causes, strict=True):
+                ledger.add_group(row, cause, cycles)
+
+    @property
+    def _load_owners(self) -> Integers:
+        """Block of each LOAD, among those of LOAD."""
+        counts = self._plan.blocks[self._plan.load_blocks, COUNT]
+        return np.repeat(np.arange(len(counts)), counts)
+
+    @property
+    def _update_owners(self) -> Integers:
+        """Item of each UPDATE of each group, [UPDATEs, groups]: all groups have as many."""
+        first, counts = int(self._plan.item_first[1]), self._plan.item_counts
+        of = np.repeat(np.arange(first, len(counts)), counts[first:])
+        return np.ascontiguousarray(of.reshape(len(self.groups), -1).T)
+
+    @property
+    def loads(self) -> list[LoadRecord]:
+        """See `Simulation`."""
+        plan, blocks = self._plan, self._plan.load_blocks
+        columns = zip(blocks.tolist(), self._state.load_records.tolist(), plan.blocks[blocks, ROW].tolist(), strict=True)
+        return [
+            LoadRecord(block, _blocker(unit, of), ready, asked, first, end, bus, row)
+            for block, (unit, of, ready, asked, first, end, bus), row in columns
+        ]
+
+    def _step_records(self, pipeline: int) -> list[StepRecord]:
+        plan, of = self._plan, slice(*self._plan.item_first[pipeline : pipeline + 2].tolist())
+        blocks = plan.items[of]
+        columns = zip(blocks.tolist(), self._state.step_records[of].tolist(), plan.blocks[blocks, ROW].tolist(), strict=True)
+        return [
+            StepRecord(block, _blocker(unit, of), ready, begin, drained, end, busy, row)
+            for block, (unit, of, ready, begin, drained, end, busy), row in columns
+        ]
+
+    @property
+    def posts(self) -> list[StepRecord]:
+        """See `Simulation`."""
+        return self._step_records(0)
+
+    @property
+    def updates(self) -> list[list[StepRecord]]:
+        """See `Simulation`."""
+        return [self._step_records(1 + group) for group in range(len(self.groups))]
+
+
+def _blocker(unit: int, number: int) -> Blocker:
+    return Blocker(WAIT_UNITS[unit] if unit < CONTROL else Unit.CONTROL, number)
+
+
+def announce_compilation(known: bool) -> None:
+    """Say on a terminal that numba compiles the loops, unless they are `known` from an earlier run."""
+    if sys.stderr.isatty() and not known:
+        print("compiling the simulator's loops once", file=sys.stderr, flush=True)
+
+
+def _known() -> bool:
+    """Whether numba has the loops in memory, or on disk and not of an older version."""
+    kept: Any = event_loops.run  # what numba makes of it
+    source = Path(event_loops.__file__).stat().st_mtime
+    found = Path(kept.stats.cache_path).glob("event_loops.run-*.nbi")
+    return bool(kept.signatures) or any(index.stat().st_mtime > source for index in found)

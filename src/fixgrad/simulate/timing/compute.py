@@ -1,7 +1,10 @@
 """COMPUTE: every group takes its kernels at its own pace; POST takes cycles from it when it drains its lane memories."""
 
 from collections import deque
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fixgrad.machine.instructions import Unit
 from fixgrad.simulate.timing.attribution import Blocker, Gap
@@ -16,6 +19,17 @@ class Run(NamedTuple):
     start: int
     end: int
     stolen: int
+
+
+class GroupRuns(Protocol):
+    """What a group did; `runs` is every COMPUTE, `run_array` the same as int64 [computes, 3]."""
+
+    group: int
+
+    @property
+    def runs(self) -> list[Run]: ...
+
+    def run_array(self) -> NDArray[np.int64]: ...
 
 
 class ComputeGroup:
@@ -48,6 +62,10 @@ class ComputeGroup:
         self._drains: deque[tuple[int, int, int]] = deque()
         self._start = self._end = -1
         self._stolen = 0
+
+    def run_array(self) -> NDArray[np.int64]:
+        """`runs` as an array, [computes, 3]."""
+        return np.array(self.runs, np.int64).reshape(-1, 3)
 
     def drain(self, begin: int, end: int, words: int) -> None:
         """POST reads `words` words of each PE's lane memory between two cycles."""

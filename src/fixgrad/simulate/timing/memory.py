@@ -7,7 +7,7 @@ from fixgrad.machine import Machine
 from fixgrad.simulate.dram import Channel, Clock, Fidelity, Transfer, load_standard, open_channel
 from fixgrad.simulate.timing.catalogue import Catalogue
 from fixgrad.simulate.timing.channel_state import ROUNDING
-from fixgrad.simulate.timing.traffic import Asked, Bundle, Interleaving, RegionRequest, Request, requests
+from fixgrad.simulate.timing.traffic import Bundle, Interleaving, RegionRequest, Request, requests
 
 
 class Arrival(NamedTuple):
@@ -58,9 +58,8 @@ class MemorySystem:
             for write in (False, True)
         )
 
-    def serve(self, now: int, asked: Request | Bundle | RegionRequest | Asked, row: int) -> Arrival:
+    def serve(self, now: int, asked: Request | Bundle | RegionRequest, row: int) -> Arrival:
         """Serve what a unit asks for at cycle `now` for the work of `row`; of several requests, the latest times."""
-        assert not isinstance(asked, Asked), "only a compiled memory has a catalogue"
         if not isinstance(asked, RegionRequest):
             return self._serve(now, asked, row)
         arrivals = [self._serve(now, request, row) for request in requests(asked.region, asked.limit, asked.write)]

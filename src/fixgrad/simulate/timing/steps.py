@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from fixgrad.simulate.timing.traffic import Asked, Bundle, RegionRequest, Request
+from fixgrad.simulate.timing.traffic import Bundle, RegionRequest, Request
 
 
 class Drain(NamedTuple):
@@ -15,7 +15,7 @@ class Drain(NamedTuple):
 class Step(NamedTuple):
     """One step: what it reads, cycles of work, what it writes, and what it takes from lane memories."""
 
-    reads: tuple[Request | Bundle | RegionRequest | Asked, ...]
+    reads: tuple[Request | Bundle | RegionRequest, ...]
     cycles: int
-    writes: tuple[Request | Bundle | RegionRequest | Asked, ...]
+    writes: tuple[Request | Bundle | RegionRequest, ...]
     drains: tuple[Drain, ...] = ()

@@ -10,7 +10,7 @@ from fixgrad.compiler.packing import Columns
 from fixgrad.simulate.timing.assumptions import Assumptions
 from fixgrad.simulate.timing.catalogue import Catalogue
 from fixgrad.simulate.timing.steps import Step
-from fixgrad.simulate.timing.traffic import Asked, Bundle, Interleaving, Request
+from fixgrad.simulate.timing.traffic import Bundle, Interleaving, Request
 
 Ints = NDArray[np.int64]
 WORD_BYTES = 4
@@ -20,18 +20,24 @@ class UpdateWork:
     """All UPDATEs of a program.
 
     Args:
-        blocks: instructions of each block of UPDATEs, by the block's number.
+        numbers: of the blocks of UPDATEs, ascending, and instructions: how many each holds.
         columns: fields of all UPDATEs.
         interleaving: of the memory.
         groups: of the machine.
         assumptions: for the parameters of a step.
         join: whether the updates of a block and group are taken together.
         catalogue: where their requests are put, for a compiled memory.
+
+    Attributes:
+        counts: instructions of each block in each group, [blocks, groups].
+        owners, cycles: of each step: block x groups + group, ascending, and cycles.
+        asked: in a catalogue, the request that each step reads and the one that it writes, [2, steps].
     """
 
     def __init__(
         self,
-        blocks: dict[int, int],
+        numbers: Ints,
+        instructions: Ints,
         columns: Columns,
         interleaving: Interleaving,
         groups: int,
@@ -39,55 +45,58 @@ class UpdateWork:
         join: bool,
         catalogue: Catalogue | None = None,
     ) -> None:
-        self._counts: dict[tuple[int, int], int] = defaultdict(int)
-        self._steps: dict[tuple[int, int], list[Step]] = defaultdict(list)
-        self._join, self._catalogue = join, catalogue
-        if blocks:
-            self._build(blocks, columns, interleaving, groups, assumptions.step_parameters)
+        self._place = {number: place for place, number in enumerate(numbers.tolist())}
+        self._steps: dict[int, list[Step]] = defaultdict(list)
+        self._join, self._groups = join, groups
+        self.counts, self.asked = np.zeros((len(numbers), groups), np.int64), np.zeros((2, 0), np.int64)
+        self.owners, self.cycles = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        if not len(numbers):
+            return
+        owner = np.repeat(np.arange(len(numbers)), instructions) * groups + columns["group"]
+        self.counts = np.bincount(owner, minlength=len(numbers) * groups).reshape(-1, groups)
+        self._build(owner, columns, interleaving, assumptions.step_parameters, catalogue)
 
     def count(self, block: int, group: int) -> int:
         """Instructions of a group in a block."""
-        return self._counts[block, group]
+        return int(self.counts[self._place[block], group])
 
     def steps(self, block: int, group: int) -> list[Step]:
-        """Steps of a group in a block; none where it has nothing to update."""
-        return self._steps[block, group]
+        """Steps of a group in a block; none where it has nothing to update. For a memory without a catalogue."""
+        return self._steps[self._place[block] * self._groups + group]
 
-    def _build(self, blocks: dict[int, int], columns: Columns, interleaving: Interleaving, groups: int, most: int) -> None:
-        numbers = np.array(list(blocks), np.int64)
-        block = np.repeat(np.arange(len(numbers)), list(blocks.values()))
-        owner = block * groups + columns["group"]
-        for number, count in zip(*np.unique(owner, return_counts=True), strict=True):
-            self._counts[int(numbers[number // groups]), int(number % groups)] = int(count)
+    def _build(
+        self, owner: Ints, columns: Columns, interleaving: Interleaving, most: int, catalogue: Catalogue | None
+    ) -> None:
         pieces = _cut(owner, columns, most)
         order = np.lexsort((np.arange(len(pieces["owner"])), pieces["owner"]))
         pieces = {name: values[order] for name, values in pieces.items()}
         step = _step_numbers(pieces["owner"], pieces["count"], most)
         count = int(step[-1]) + 1 if len(step) else 0
-        requests: Sequence[Sequence[tuple[Request | Bundle | Asked, ...]]]
+        self.cycles = np.bincount(step, weights=pieces["count"], minlength=count).astype(np.int64)
+        self.owners = pieces["owner"][np.searchsorted(step, np.arange(count))]
+        if catalogue is not None:
+            firsts = [
+                catalogue.add_bundles(
+                    interleaving.bundle_arrays(*_in_steps(pieces, step, count, write), write), np.zeros(count, np.int64)
+                )
+                for write in (False, True)
+            ]
+            self.asked = np.array(firsts)[:, None] + np.arange(count)
+            return
+        requests: Sequence[Sequence[tuple[Request | Bundle, ...]]] = _single(pieces, step, count)
         if self._join:
             requests = [
-                self._bundled(interleaving, step, count, *_of_all_tensors(pieces, write), write) for write in (False, True)
+                [(bundle,) for bundle in interleaving.bundles(*_in_steps(pieces, step, count, write), write)]
+                for write in (False, True)
             ]
-        else:
-            requests = _single(pieces, step, count)
-        cycles = np.bincount(step, weights=pieces["count"], minlength=count).astype(np.int64).tolist()
-        first = np.searchsorted(step, np.arange(count))
-        for index, of in enumerate(pieces["owner"][first].tolist()):
-            key = int(numbers[of // groups]), of % groups
-            self._steps[key].append(Step(requests[False][index], cycles[index], requests[True][index]))
+        for of, cycles, reads, writes in zip(self.owners.tolist(), self.cycles.tolist(), *requests, strict=True):
+            self._steps[of].append(Step(reads, cycles, writes))
 
 
-    def _bundled(
-        self, interleaving: Interleaving, step: Ints, count: int, addresses: Ints, sizes: Ints, write: bool
-    ) -> Sequence[tuple[Bundle | Asked, ...]]:
-        """Reads or writes of each step, as one bundle."""
-        owners = np.tile(step, len(addresses) // max(len(step), 1))
-        if self._catalogue is None:
-            return [(bundle,) for bundle in interleaving.bundles(owners, count, addresses, sizes, write)]
-        bundles = interleaving.bundle_arrays(owners, count, addresses, sizes, write)
-        first = self._catalogue.add_bundles(bundles, np.zeros(count, np.int64))
-        return [(Asked(number, number + 1, 0),) for number in range(first, first + count)]
+def _in_steps(pieces: dict[str, Ints], step: Ints, count: int, write: bool) -> tuple[Ints, int, Ints, Ints]:
+    """Step of each read or write, how many steps there are, addresses and sizes."""
+    addresses, sizes = _of_all_tensors(pieces, write)
+    return np.tile(step, len(addresses) // max(len(step), 1)), count, addresses, sizes
 
 
 def _cut(owner: Ints, columns: Columns, most: int) -> dict[str, Ints]:

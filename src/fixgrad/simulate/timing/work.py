@@ -12,7 +12,7 @@ from fixgrad.machine import Machine
 from fixgrad.machine.instructions import BY_NAME, STEP_ENTRY_BYTES, Unit
 from fixgrad.machine.parameters import TAPS_PER_WORD
 from fixgrad.simulate.timing.assumptions import Assumptions
-from fixgrad.simulate.timing.blocks import Block, cut_blocks
+from fixgrad.simulate.timing.blocks import Block, BlockArrays, cut_blocks
 from fixgrad.simulate.timing.catalogue import Catalogue
 from fixgrad.simulate.timing.post_work import PostWork
 from fixgrad.simulate.timing.regions import Fields, all_regions, bounding_box, boxes, region
@@ -32,6 +32,7 @@ PHASE_OF = {"ff": "ff", "ng": "ng", "wg": "wg", "loss": "ng", "update": "wg"}
 WAIT_UNITS = (Unit.LOAD, Unit.COMPUTE, Unit.POST, Unit.UPDATE)
 WAIT_FIELDS = ("wait_load", "wait_compute", "wait_post", "wait_update")
 UNIT_OF = {name: kind.unit for name, kind in BY_NAME.items()}
+OPCODES_OF = {unit: [kind.opcode for kind in BY_NAME.values() if kind.unit is unit] for unit in Unit}
 
 
 class Row(NamedTuple):
@@ -63,7 +64,7 @@ class Work:
 
     Attributes:
         rows: of the result, in the order FF, NG, WG.
-        blocks: of the program, in order.
+        arrays: the blocks of the program, in order, as columns.
         instructions: how many there are.
     """
 
@@ -83,10 +84,10 @@ class Work:
         self._columns = {name: program.columns(name) for name, at in program.positions.items() if len(at)}
         self._lists: dict[str, Fields] = {}
         self.rows, rows = _rows(program)
-        self.blocks = self._cut(rows)
+        self.arrays = self._cut(rows)
         self._post = PostWork(self.machine, assumptions)
 
-    def _cut(self, rows: NDArray[np.int64]) -> list[Block]:
+    def _cut(self, rows: NDArray[np.int64]) -> BlockArrays:
         waits = np.zeros((self.instructions, 4), np.int32)
         sizes = np.zeros(self.instructions, np.int64)
         for name, columns in self._columns.items():
@@ -103,9 +104,19 @@ class Work:
             most[self._program.positions["UPDATE"]] = limits.block_instructions * self.machine.groups
         return cut_blocks(self._program.opcodes, rows, waits, sizes, most, limits.block_bytes)
 
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """The blocks one by one, for those who take them so."""
+        return self.arrays.some(slice(None))
+
     def numbers(self, unit: Unit) -> list[int]:
         """Numbers of the blocks of a unit."""
-        return [number for number, block in enumerate(self.blocks) if UNIT_OF[block.name] is unit]
+        found: list[int] = np.flatnonzero(np.isin(self.arrays.opcode, OPCODES_OF[unit])).tolist()
+        return found
+
+    def named(self, name: str) -> Ints:
+        """Numbers of the blocks of a kind."""
+        return np.flatnonzero(self.arrays.opcode == BY_NAME[name].opcode)
 
     def _fields(self, name: str) -> Fields:
         """The fields of all instructions of a kind as lists."""
@@ -143,7 +154,7 @@ class Work:
         """What a block of LOAD that is not LOAD_KERNELS asks for: entries of the step table and the cycles in which the data
         bus distributes them, or a region of a map (None: the bus takes those of its words).
         """
-        block = self.blocks[number]
+        block = self.arrays.one(number)
         fields, at = self._fields(block.name), block.place
         if block.name == "LOAD_PARAMS":
             return Request(fields["source"][at], fields["count"][at] * STEP_ENTRY_BYTES), fields["count"][at]
@@ -155,7 +166,7 @@ class Work:
     @cached_property
     def _kernel_parts(self) -> dict[int, LoadPart]:
         """What each block of LOAD_KERNELS asks for, by number of the block."""
-        numbers, owners = self._kernel_blocks, self._kernel_owners
+        numbers, owners = self._kernel_blocks.tolist(), self._kernel_owners
         addresses, sizes = _kernel_requests(self._kernel_fields(), slice(None))
         bundles = self._interleaving.bundles(np.tile(owners, 2), len(numbers), addresses, sizes, write=False)
         totals = self._kernel_bus(len(numbers)).tolist()
@@ -168,34 +179,38 @@ class Work:
         """Put what LOAD asks for into a catalogue.
 
         Returns:
-            Of each block of LOAD, as in `Asked`: first and last request, and base, [blocks, 3]; -1 for LOAD_PARAMS.
+            Of each block of LOAD, as in `Asked`: first and last request, and base, [blocks, 3].
         """
-        loads = self.numbers(Unit.LOAD)
-        found, place = np.full((len(loads), 3), -1, np.int64), np.zeros(len(self.blocks), np.int64)
-        place[loads] = np.arange(len(loads))
+        loads = np.array(self.numbers(Unit.LOAD), np.int64)
+        found = np.full((len(loads), 3), -1, np.int64)
         limit = self.assumptions.request_bytes * self.machine.memory.channels
         for name, prefix, channels in MAP_LOADS:
             if name in self._columns:
                 regions = all_regions(self.machine.lanes, self._columns[name], prefix, "source", channels)
-                numbers = [number for number in loads if self.blocks[number].name == name]
-                found[place[numbers]] = catalogue.add_regions(regions, limit)
+                found[np.searchsorted(loads, self.named(name))] = catalogue.add_regions(regions, limit)
+        for number in self.named("LOAD_PARAMS").tolist():
+            found[np.searchsorted(loads, number)] = catalogue.find(*self.load_request(number))
         if "LOAD_KERNELS" in self._columns:
-            numbers, owners = self._kernel_blocks, self._kernel_owners
-            bus, fields = self._kernel_bus(len(numbers)), self._kernel_fields()
-            for first in range(0, len(numbers), BLOCKS_AT_ONCE):
-                last = min(first + BLOCKS_AT_ONCE, len(numbers))
-                inside = slice(*np.searchsorted(owners, (first, last)).tolist())
-                addresses, sizes = _kernel_requests(fields, inside)
-                of = np.tile(owners[inside] - first, 2)
-                bundles = self._interleaving.bundle_arrays(of, last - first, addresses, sizes, write=False)
-                requests = catalogue.add_bundles(bundles, bus[first:last]) + np.arange(last - first)
-                found[place[numbers[first:last]]] = np.stack([requests, requests + 1, np.zeros_like(requests)], axis=1)
+            found[np.searchsorted(loads, self._kernel_blocks)] = self._add_kernels(catalogue)
         return found
 
+    def _add_kernels(self, catalogue: Catalogue) -> Ints:
+        """What blocks of LOAD_KERNELS ask for; as `add_loads`."""
+        owners, count = self._kernel_owners, len(self._kernel_blocks)
+        bus, fields, requests = self._kernel_bus(count), self._kernel_fields(), np.zeros(count, np.int64)
+        for first in range(0, count, BLOCKS_AT_ONCE):
+            last = min(first + BLOCKS_AT_ONCE, count)
+            inside = slice(*np.searchsorted(owners, (first, last)).tolist())
+            addresses, sizes = _kernel_requests(fields, inside)
+            of = np.tile(owners[inside] - first, 2)
+            bundles = self._interleaving.bundle_arrays(of, last - first, addresses, sizes, write=False)
+            requests[first:last] = catalogue.add_bundles(bundles, bus[first:last]) + np.arange(last - first)
+        return np.stack([requests, requests + 1, np.zeros_like(requests)], axis=1)
+
     @cached_property
-    def _kernel_blocks(self) -> list[int]:
+    def _kernel_blocks(self) -> Ints:
         """Numbers of the blocks of LOAD_KERNELS."""
-        return [number for number, block in enumerate(self.blocks) if block.name == "LOAD_KERNELS"]
+        return self.named("LOAD_KERNELS")
 
     def _kernel_fields(self) -> dict[str, Ints]:
         """The fields of LOAD_KERNELS that say what is asked for, each worked out once."""
@@ -211,7 +226,7 @@ class Work:
     @cached_property
     def _kernel_owners(self) -> Ints:
         """Block of each LOAD_KERNELS, counted among theirs."""
-        counts = [self.blocks[number].count for number in self._kernel_blocks]
+        counts = self.arrays.counts[self._kernel_blocks]
         return np.repeat(np.arange(len(counts)), counts)
 
     def _single_kernels(self, at: int) -> LoadPart:
@@ -227,21 +242,21 @@ class Work:
 
     def steps(self, number: int, group: int = 0) -> Iterator[Step]:
         """The steps of a block of POST, LOSS or STATISTICS, or of a group's UPDATEs of a block."""
-        block = self.blocks[number]
+        block = self.arrays.one(number)
         if block.name == "UPDATE":
-            return iter(self._update.steps(number, group))
+            return iter(self.update_work.steps(number, group))
         return self._post.steps(block.name, self._fields(block.name), block.place)
 
     def update_count(self, number: int, group: int) -> int:
         """UPDATEs of a group in a block."""
-        return self._update.count(number, group)
+        return self.update_work.count(number, group)
 
     @cached_property
-    def _update(self) -> UpdateWork:
-        blocks = {number: block.count for number, block in enumerate(self.blocks) if block.name == "UPDATE"}
-        columns = self._columns.get("UPDATE", {})
-        groups = self.machine.groups
-        return UpdateWork(blocks, columns, self._interleaving, groups, self.assumptions, self._join, self._catalogue)
+    def update_work(self) -> UpdateWork:
+        """All UPDATEs."""
+        numbers, columns = self.named("UPDATE"), self._columns.get("UPDATE", {})
+        counts, groups = self.arrays.counts[numbers], self.machine.groups
+        return UpdateWork(numbers, counts, columns, self._interleaving, groups, self.assumptions, self._join, self._catalogue)
 
 
 def _kernel_requests(fields: dict[str, Ints], of: slice) -> tuple[Ints, Ints]:
