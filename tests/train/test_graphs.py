@@ -38,6 +38,8 @@ from fixgrad.numbers.convolution import ConvGeometry
 from fixgrad.train.executor import TorchExecutor
 from fixgrad.train.float_graph import FloatGraph
 from fixgrad.train.kernels import choice, tiles
+from fixgrad.train.kernels.joining_numba import NumbaJoining
+from fixgrad.train.kernels.joining_torch import TorchJoining
 
 TOTAL_STEPS = 12
 
@@ -392,3 +394,14 @@ def test_damaged_running_statistics_are_refused(change, message):
     change(arrays)
     with pytest.raises(DataError, match=message):
         state_from_arrays(network, arrays, values)
+
+
+def test_compiled_functions_that_err_are_not_used(monkeypatch, caplog):
+    """The trial finds a compiled function that gives other integers; training goes on with eager ones, and says so."""
+    choice._fused_joining.cache_clear()
+    monkeypatch.setattr(NumbaJoining, "normalise", lambda self, codes, mapped, ceiling, out: out.zero_())
+    network, recipe = vectors(), Recipe()
+    executor = TorchExecutor(network, start(network, recipe), recipe, TOTAL_STEPS)
+    choice._fused_joining.cache_clear()
+    assert type(executor.kernels.joining) is TorchJoining
+    assert "give other integers than eager ones" in caplog.text

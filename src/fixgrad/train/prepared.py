@@ -16,6 +16,7 @@ from fixgrad.network.recipe import OPERAND_BITS
 from fixgrad.numbers import bit_length
 from fixgrad.sparse.densities import DensitySpec
 from fixgrad.train.capture import CapturedModule, capture_module
+from fixgrad.train.collective import SINGLE, Collective
 from fixgrad.train.executor import TorchExecutor
 from fixgrad.train.layers import BatchNorm, MacModule
 from fixgrad.train.pruning import layer_densities, macs_kept, magnitude_masks
@@ -31,6 +32,7 @@ def prepare(
     *,
     total_steps: int | None = None,
     name: str | None = None,
+    collective: Collective = SINGLE,
 ) -> "PreparedModel":
     """Make an ordinary module ready to be trained in fixed point.
 
@@ -44,16 +46,18 @@ def prepare(
             constants by its own. None: the default recipe.
         total_steps: length of the run for the recipe's own schedule; not needed with an optimiser.
         name: for messages; None: the module's class.
+        collective: the workers that share each batch, such as `fixgrad.train.collective.from_environment()` under torchrun: every
+            one is given its own images, and all end with the same bits as one alone with all images.
 
     Raises:
         UsageError: something in the module cannot be trained in fixed point: all of it is named, with what to use instead.
         DataError: the example holds no finite image.
     """
     name = name or type(model).__name__
-    frac = _input_frac(example_input)
+    frac = _input_frac(example_input, collective)
     captured = capture_module(model, name, tuple(example_input.shape[1:]), frac)
     device = next((tensor.device for tensor in captured.tensors.values()), torch.device("cpu"))
-    return PreparedModel(model, captured, recipe or Recipe(), total_steps, device)
+    return PreparedModel(model, captured, recipe or Recipe(), total_steps, device, collective)
 
 
 class PreparedModel(nn.Module):
@@ -66,7 +70,13 @@ class PreparedModel(nn.Module):
     """
 
     def __init__(
-        self, module: nn.Module, captured: CapturedModule, recipe: Recipe, total_steps: int | None, device: torch.device
+        self,
+        module: nn.Module,
+        captured: CapturedModule,
+        recipe: Recipe,
+        total_steps: int | None,
+        device: torch.device,
+        collective: Collective = SINGLE,
     ) -> None:
         super().__init__()
         # A list hides the float module: its parameters are not those of this one.
@@ -74,7 +84,7 @@ class PreparedModel(nn.Module):
         self._tensors = captured.tensors
         self.network = captured.network
         state = initial_state(self.network, captured.weights, recipe)
-        self.executor = TorchExecutor(self.network, state, recipe, total_steps or 1, device=device)
+        self.executor = TorchExecutor(self.network, state, recipe, total_steps or 1, device, collective=collective)
         self._scheduled = total_steps is not None
         self._begun: StepRecord | None = None
 
@@ -258,8 +268,8 @@ class _Backward(torch.autograd.Function):
         return None, None, None
 
 
-def _input_frac(example: Tensor) -> int:
-    """Fractional bits at which the largest magnitude of the example fits into 8-bit codes."""
+def _input_frac(example: Tensor, collective: Collective) -> int:
+    """Fractional bits at which the largest magnitude of all workers' examples fits into 8-bit codes."""
     if example.dim() not in (2, 4) or len(example) == 0:
         raise DataError(f"the example input has the shape {list(example.shape)}: give a batch [images, channels, height, width]")
     if not example.is_floating_point():
@@ -268,7 +278,8 @@ def _input_frac(example: Tensor) -> int:
     if not 0 < largest < float("inf"):
         raise DataError(f"the example input has the largest magnitude {largest}: give a batch of real images")
     # As an integer with 20 fractional bits: exact enough to tell between two powers of two.
-    return OPERAND_BITS - 1 - (bit_length(int(largest * (1 << 20))) - 20)
+    bits = collective.max_(torch.tensor(bit_length(int(largest * (1 << 20)))))
+    return OPERAND_BITS - 1 - (int(bits) - 20)
 
 
 def _fill(tensor: Tensor, values: NDArray[np.float64]) -> None:
