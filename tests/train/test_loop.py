@@ -63,6 +63,8 @@ class Report:
     correct: int = 4
     saturated: Mapping[str, float] = field(default_factory=dict)
     overflows: set[str] = field(default_factory=set)
+    forward_bits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    error_bits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Recorder:

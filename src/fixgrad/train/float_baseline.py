@@ -32,6 +32,8 @@ class FloatReport:
     correct: int
     saturated: Mapping[str, float] = field(default_factory=dict)
     overflows: set[str] = field(default_factory=set)
+    forward_bits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    error_bits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def float_module(network: Network) -> nn.Module:

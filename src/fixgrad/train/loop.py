@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fixgrad.errors import FixgradError, UsageError
 from fixgrad.train.collective import SINGLE, Collective, Share
 from fixgrad.train.data import Batches, DataSource
-from fixgrad.train.epoch_tally import EpochTally
+from fixgrad.train.epoch_tally import EpochTally, TensorRange
 from fixgrad.train.metrics import EpochMetrics
 from fixgrad.train.plan import Plan
 from fixgrad.train.pruning import density_of, macs_kept, weights_kept
@@ -80,6 +80,7 @@ class TrainingLoop:
         self._watchers = watchers
         self._overflows: set[str] = set()
         self._pruning = schedule_of(plan)
+        self._ranges: dict[str, TensorRange] = {}
 
     def calibrate(self) -> None:
         """Choose the first scales from the first batch of the run."""
@@ -102,6 +103,11 @@ class TrainingLoop:
             for watcher in self._watchers:
                 watcher.epoch_done(metrics, self._trainer)
             yield metrics
+
+    @property
+    def ranges(self) -> dict[str, TensorRange]:
+        """What the last epoch saw of each requantised tensor; empty in float."""
+        return self._ranges
 
     @property
     def _share(self) -> Share:
@@ -171,6 +177,7 @@ class TrainingLoop:
     def _metrics(self, epoch: int, tally: EpochTally, test_accuracy: float) -> EpochMetrics:
         plan, masks = self._plan, self._trainer.masks()
         saturated, saturation = tally.most_saturated()
+        self._ranges = tally.ranges()
         self._overflows |= tally.overflows
         done = epoch * plan.steps_per_epoch
         return EpochMetrics(
@@ -204,8 +211,13 @@ def _refuse_divergence(epoch: int, tally: EpochTally, classes: int) -> None:
     limit = DIVERGED_LOSS * guessing_loss(classes)
     if share >= DIVERGED_SATURATION:
         what = f"{100 * share:.0f} % of {name} saturates (limit {100 * DIVERGED_SATURATION:.0f} %)"
+        if tally.overflows:
+            what += f", {', '.join(sorted(tally.overflows))} left 32 bits"
     elif tally.loss > limit:
         what = f"the mean loss is {tally.loss:.4g} (limit {limit:.4g})"
+        tensor, powers = tally.widest()
+        if tensor:
+            what += f", and the range of {tensor} changed most, by 2^{powers}"
     else:
         return
     raise FixgradError(f"training diverged in epoch {epoch}: {what}; lower --lr or raise --warmup")

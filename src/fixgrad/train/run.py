@@ -225,7 +225,8 @@ class TrainingRun:
             timing = self._timing(time.perf_counter() - begun, cost)
             self.history.append(metrics)
             if self._collective.rank == 0:
-                self.folder.add_metrics({**metrics.to_dict(), **timing.to_dict()})
+                ranges = {name: seen.to_dict() for name, seen in loop.ranges.items()}
+                self.folder.add_metrics({**metrics.to_dict(), **timing.to_dict(), "tensors": ranges})
             self._save(keep)
             yield Finished(metrics, timing)
             begun = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fixgrad.train.epoch_tally import EpochTally
+from fixgrad.train.epoch_tally import EpochTally, headroom
 from fixgrad.train.metrics import EpochMetrics
 from fixgrad.train.trainer import StepReport, Trainer
 
@@ -11,7 +11,7 @@ EVERY = 10
 
 
 class TensorBoardLog:
-    """Writes loss, rate, accuracies, densities, saturation and exponents, all over the number of updates.
+    """Writes loss, rate, accuracies, densities, saturation, exponents, head-room and dead channels over the number of updates.
 
     Args:
         folder: of the event files.
@@ -61,6 +61,8 @@ class TensorBoardLog:
             **{f"density/{name}": density for name, density in metrics.densities.items()},
             **{f"saturation/{name}": share for name, share in self._tally.saturation().items()},
             **{f"exponent/{name}": float(exponent) for name, exponent in trainer.exponents().items()},
+            **{f"headroom/{name}": float(headroom(seen)) for name, seen in self._tally.ranges().items()},
+            **{f"dead_channels/{name}": float(dead) for name, dead in _dead_channels(trainer).items()},
         }
         for name, value in scalars.items():
             self._scalar(name, value, metrics.step)
@@ -68,3 +70,8 @@ class TensorBoardLog:
 
     def _scalar(self, name: str, value: float, step: int) -> None:
         self._writer.add_scalar(name, value, step)
+
+
+def _dead_channels(trainer: Trainer) -> dict[str, int]:
+    """Output channels without a live kernel, by layer that is pruned."""
+    return {name.removesuffix(".weight"): int((~mask.any(axis=1)).sum()) for name, mask in trainer.masks().items()}

@@ -21,6 +21,7 @@ class StepReport(Protocol):
         correct: images of the batch that were right.
         saturated: share of the elements of each requantised tensor that saturated, 0 to 1.
         overflows: accumulators that left 32 bits in this step.
+        forward_bits, error_bits: (bits of the largest accumulator, its fractional bits) of each requantised tensor.
     """
 
     @property
@@ -31,6 +32,10 @@ class StepReport(Protocol):
     def saturated(self) -> Mapping[str, float]: ...
     @property
     def overflows(self) -> set[str]: ...
+    @property
+    def forward_bits(self) -> Mapping[str, tuple[int, int]]: ...
+    @property
+    def error_bits(self) -> Mapping[str, tuple[int, int]]: ...
 
 
 class Trainer(Protocol):
