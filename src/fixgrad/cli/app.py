@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "verify": "Train some steps on several executors and compare every tensor bit by bit.",
     "compare": "Put a machine's simulated step beside every published platform.",
     "machine": "List, show and make descriptions of machines.",
+    "rtl": "The machine as hardware: resources, bitstream, Verilog.",
 }
 """Name of each command -> the line about it in `fixgrad --help`, in the order shown there.
 

@@ -23,6 +23,21 @@ SLIPS = (
 )
 
 
+class Used(NamedTuple):
+    """What a machine takes of its chip: LUTs (those that are memory too), registers, memory blocks, multiplier slices."""
+
+    lut: int
+    ff: int
+    blocks: int
+    dsp: int
+
+
+#: What the talk's machine takes (slide 'Evaluation'), and what ours may take: its row, with slices for the products of
+#: the update and of the loss.
+USED = Used(199_111, 249_122, 1_060, 1_030)
+LIMITS = USED._replace(dsp=1_100)
+
+
 class Figure(NamedTuple):
     """One layer (or `TOTAL`) and phase of the talk's table.
 
