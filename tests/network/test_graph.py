@@ -5,9 +5,28 @@ import json
 import pytest
 
 from fixgrad.errors import UsageError
-from fixgrad.network import INPUT, Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
+from fixgrad.network import (
+    INPUT,
+    AdaptiveAvgPool2d,
+    Add,
+    AvgPool2d,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    Network,
+    PadChannels,
+    ReLU,
+    ReLU6,
+    SlidingMaxPool2d,
+)
 from fixgrad.network.layers import layer_from_dict
 from fixgrad.network.models import MODELS, model
+from fixgrad.network.windows import Span, reciprocal
+from fixgrad.numbers.convolution import ConvGeometry
 
 
 def small(*layers):
@@ -118,3 +137,90 @@ def test_damaged_descriptions_are_refused(fields, message):
 def test_an_unknown_model_gets_a_hint():
     with pytest.raises(UsageError, match="did you mean vgg11"):
         model("vgg-11")
+
+
+READS = {"name": "layer", "inputs": ("a",)}
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "expected"),
+    [
+        (Add(name="s", inputs=("a", "b")), ((3, 4, 4), (3, 4, 4)), (3, 4, 4)),
+        (Concat(name="s", inputs=("a", "b")), ((3, 4, 4), (5, 4, 4)), (8, 4, 4)),
+        (PadChannels(**READS, before=2, behind=1), ((3, 4, 4),), (6, 4, 4)),
+        (Dropout(**READS, p=0.5), ((7,),), (7,)),
+        (ReLU6(**READS), ((3, 4, 4),), (3, 4, 4)),
+        (BatchNorm(**READS, channels=3), ((3, 4, 4),), (3, 4, 4)),
+        (SlidingMaxPool2d(**READS, window=(3, 3), geometry=ConvGeometry((2, 2), (1, 1))), ((3, 7, 8),), (3, 4, 4)),
+        (AvgPool2d(**READS, window=(2, 3), geometry=ConvGeometry((1, 2))), ((3, 4, 7),), (3, 3, 3)),
+        (AdaptiveAvgPool2d(**READS, output=(3, 2)), ((3, 7, 8),), (3, 3, 2)),
+    ],
+)
+def test_shapes_of_layers(layer, inputs, expected):
+    assert layer.output_shape(*inputs) == expected
+    assert layer_from_dict(json.loads(json.dumps(layer.to_dict()))) == layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "message"),
+    [
+        (Add(name="s", inputs=("a", "b")), ((3, 4, 4), (3, 1, 1)), "they must be equal \\(nothing is broadcast\\)"),
+        (Add(name="s", inputs=("a",)), ((3,),), "s adds 1 tensors: it takes 2 to 128"),
+        (Concat(name="s", inputs=("a", "b")), ((3, 4, 4), (3, 2, 4)), "all but the channels must be equal"),
+        (PadChannels(**READS, before=-1, behind=1), ((3, 4, 4),), "give 0 or more"),
+        (Dropout(**READS, p=0.995), ((7,),), "drops with probability 0.995: choose 0 to 0.99"),
+        (BatchNorm(**READS, channels=4), ((3, 4, 4),), "layer normalises 4 channels"),
+        (BatchNorm(**READS, channels=3, eps=0.0), ((3, 4, 4),), "has eps 0.0: choose a number above 0"),
+        (BatchNorm(**READS, channels=3, momentum=1.5), ((3, 4, 4),), "has momentum 1.5: choose 0 to 1"),
+        (BatchNorm(**READS, channels=3, clip6=True), ((3, 4, 4),), "not rectified"),
+        (SlidingMaxPool2d(**READS, window=(3, 3)), ((7,),), "pool before you flatten"),
+        (SlidingMaxPool2d(**READS, window=(3, 3), geometry=ConvGeometry(padding=(2, 0))), ((3, 7, 8),), "at most half a window"),
+        (AvgPool2d(**READS, window=(65, 65)), ((3, 70, 70),), "averages 4225 pixels: at most 4096"),
+        (AvgPool2d(**READS, window=(1, 1), geometry=ConvGeometry(padding=(2, 2))), ((3, 4, 4),), "a window that holds no pixel"),
+        (AdaptiveAvgPool2d(**READS, output=(0, 1)), ((3, 4, 4),), "give at least 1"),
+    ],
+)
+def test_layers_that_do_not_fit_say_so(layer, inputs, message):
+    with pytest.raises(UsageError, match=message):
+        layer.output_shape(*inputs)
+
+
+def test_windows_count_what_they_cover_or_their_padding():
+    pool = AvgPool2d(**READS, window=(3, 2), geometry=ConvGeometry((2, 1), (1, 1)))
+    rows, columns = pool.spans((1, 4, 2))
+    assert rows == [Span(0, 2, 3), Span(1, 4, 3)]
+    assert columns == [Span(0, 1, 2), Span(0, 2, 2), Span(1, 2, 2)]
+    assert AdaptiveAvgPool2d(**READS, output=(2, 3)).spans((1, 5, 7))[0] == [Span(0, 3, 3), Span(2, 5, 3)]
+    assert [reciprocal(count) for count in (1, 2, 3, 49, 4096)] == [1 << 23, 1 << 22, 2796203, 171196, 2048]
+
+
+def test_a_graph_knows_readers_rectifiers_and_what_is_trained():
+    layers = (
+        CONV,
+        MaxPool2d(name="pool", inputs=(INPUT,)),
+        BatchNorm(name="norm", inputs=("conv",), channels=3, relu=True, clip6=True),
+        MaxPool2d(name="small", inputs=("norm",)),
+        Concat(name="both", inputs=("small", "other")),
+        Flatten(name="flat", inputs=("both",)),
+        Linear(name="head", inputs=("flat",), in_features=20, out_features=4),
+    )
+    shrink = SlidingMaxPool2d(name="other", inputs=("pool",), window=(2, 2))
+    network = small(*layers[:4], shrink, *layers[4:])
+    assert [reader.layer.name for reader in network.readers[INPUT]] == ["conv", "pool"]
+    assert network.trainable == {"conv", "norm", "small", "both", "flat", "head"}
+    assert network.rectifier_of("small") == layers[2]
+    assert network.rectifier_of("both") is None
+    assert network.error_name("conv", layers[2]) == "conv"
+    assert network.error_name(INPUT, CONV) == "input@conv"
+    assert [layer.name for layer in network.outside_of_a_chain] == ["pool", "norm", "other", "both"]
+    assert list(network.parameters) == ["conv.weight", "conv.bias", "norm.gamma", "norm.beta", "head.weight", "head.bias"]
+
+
+def test_wide_codes_go_to_a_normalisation_alone():
+    wide = Conv2d(name="conv", inputs=(INPUT,), in_channels=2, filters=3, kernel=(3, 3), out_bits=16)
+    total = Add(name="total", inputs=("conv", "conv"))
+    head = Linear(name="head", inputs=("flat",), in_features=48, out_features=4)
+    with pytest.raises(UsageError, match="total reads codes of 16 bits from conv: it takes 8"):
+        small(wide, total, Flatten(name="flat", inputs=("total",)), head)
+    with pytest.raises(UsageError, match="flat reads 2 tensors: flatten takes one"):
+        small(CONV, Flatten(name="flat", inputs=("conv", "conv")), head)
