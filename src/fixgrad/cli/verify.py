@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 EXECUTORS = ("torch", "functional", "rtl", "reference")
 DIFFERENT = 1
+#: Where a random program that failed is saved.
+FAILURES = Path("failures")
 #: MACs of a forward pass from which on importing torch to choose the scales takes less time than NumPy takes to.
 _MANY_MACS = 1 << 30
 _PLURALS = {
@@ -44,7 +46,9 @@ _PLURALS = {
 
 
 def command(
-    model: Annotated[str, typer.Option(help="vgg11, vgg16, digits, or FILE.py:FUNCTION that returns an nn.Module.")],
+    model: Annotated[
+        str | None, typer.Option(help="vgg11, vgg16, digits, or FILE.py:FUNCTION that returns an nn.Module.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images in a step.")] = 32,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 2,
     executors: Annotated[
@@ -60,6 +64,12 @@ def command(
     hostile: Annotated[
         int | None, typer.Option(min=0, metavar="SEED", help="The RTL's memory rests at random and answers out of order.")
     ] = None,
+    random: Annotated[
+        int | None, typer.Option(min=1, metavar="COUNT", help="Instead of a network: random programs from --seed on, in RTL.")
+    ] = None,
+    program: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Instead of a network: a program that failed and was saved, in RTL.")
+    ] = None,
     cycles: Annotated[bool, typer.Option("--cycles", help="The RTL's cycles against the timing simulator, as Markdown.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -67,8 +77,18 @@ def command(
 
     Weights, images and labels are random. Compared are all activations, errors, gradients, momenta, stored weights, 8-bit
     operands and range measurements of every step. Of functional and rtl, which run the compiled program, the whole memory
-    is compared, byte for byte. The exit code is 1 on any difference; the first one is named.
+    is compared, byte for byte. The exit code is 1 on any difference; the first one is named. Random programs that differ are
+    shrunk and saved in the folder failures.
     """
+    if random is not None or program is not None:
+        from fixgrad.cli.verify_programs import run_case, run_random
+
+        if model is not None or (random is not None and program is not None):
+            raise UsageError("--model, --random and --program are three different things to compare: choose one")
+        well = run_case(program, trace, hostile) if program else run_random(machine, random or 1, seed, hostile, FAILURES)
+        if not well:
+            raise typer.Exit(DIFFERENT)
+        return
     chosen = _chosen_executors(executors)
     if "rtl" not in chosen and (trace is not None or hostile is not None or cycles):
         raise UsageError("--trace, --hostile and --cycles are for the executor rtl: name it in --executors")

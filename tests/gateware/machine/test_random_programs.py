@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from fixgrad.cli.app import main
 from fixgrad.gateware.simulation import RtlDevice
+from fixgrad.machine import preset
 from fixgrad.machine.generate import RandomProgram, random_program
 from fixgrad.machine.generate_file import save_case
 from fixgrad.simulate.differential import difference, memory_after, shrunk
 
+TINY = preset("tiny")
 PROGRAMS = 25
 
 
@@ -39,3 +42,16 @@ def test_random_programs(name: str, request: pytest.FixtureRequest) -> None:
     first = secrets.randbelow(1 << 40)
     for seed in (*range(5), *range(first, first + PROGRAMS)):
         check(device, seed, request.config.rootpath)
+
+
+def test_the_command_compares_random_programs_and_saved_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", "--random", "3", "--machine", "tiny", "--seed", "2"]) == 0
+    assert "equal in every byte of memory after 3 programs on tiny" in capsys.readouterr().out
+    program = random_program(TINY, 4)
+    save_case(program, tmp_path / "case.npz", "as it is")
+    assert main(["verify", "--program", "case.npz"]) == 0
+    assert "after a program on tiny" in capsys.readouterr().out
+    assert main(["verify", "--program", "case.npz", "--model", "digits"]) == 2
