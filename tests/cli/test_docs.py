@@ -22,7 +22,10 @@ def options_table(name: str) -> str:
     return "\n".join(rows)
 
 
-@pytest.mark.parametrize("name", ["demo", "train", "report", "inspect", "cost", "compile", "check", "simulate", "verify", "compare"])
+@pytest.mark.parametrize(
+    "name",
+    ["demo", "train", "report", "prune-search", "inspect", "cost", "compile", "check", "simulate", "verify", "compare"],
+)
 def test_the_page_lists_every_option_as_help_does(name: str) -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert options_table(name) in text

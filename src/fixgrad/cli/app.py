@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "train": "Train a network in sparse 8-bit fixed point, or in float for comparison.",
     "bench": "Measure a training step on this machine, beside plain PyTorch.",
     "report": "Show accuracy beside float training, densities and cost of a run; write RUN/report.json.",
+    "prune-search": "Find the smallest densities that lose little accuracy, on images held out of the training set.",
     "inspect": "Check the numbers of a run: saturation, overflow, head-room, ranges, and what is dead, by layer.",
     "cost": "Bound the time of a training step on a machine, by its MACs and its DRAM bytes.",
     "compile": "Compile a training step into a program; show its tiling, memory layout and instructions.",

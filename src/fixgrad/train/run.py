@@ -179,7 +179,7 @@ class TrainingRun:
     def _after(cls, saved: Checkpoint, folder: RunFolder, data: DataSource, execution: Execution) -> "TrainingRun":
         plan, collective = saved.plan, execution.collective
         with collective.together():
-            run = cls(plan, data, folder, _resumed_trainer(plan, saved.state, execution), saved.history, collective)
+            run = cls(plan, data, folder, resumed_trainer(plan, saved.state, execution), saved.history, collective)
             run._loop(())  # refused before the folder is touched
             if collective.rank == 0:
                 folder.set_back(saved)
@@ -334,7 +334,8 @@ def _new_trainer(plan: Plan, weights: Weights, execution: Execution) -> Trainer:
     return _fixed_point(plan, initial_state(plan.network, weights, plan.recipe), execution)
 
 
-def _resumed_trainer(plan: Plan, saved: StateArrays, execution: Execution) -> Trainer:
+def resumed_trainer(plan: Plan, saved: StateArrays, execution: Execution = HERE) -> Trainer:
+    """The trainer whose snapshot was saved."""
     if plan.arithmetic is Arithmetic.FLOAT:
         from fixgrad.train.float_baseline import FloatTrainer
 
