@@ -405,3 +405,25 @@ def test_compiled_functions_that_err_are_not_used(monkeypatch, caplog):
     choice._fused_joining.cache_clear()
     assert type(executor.kernels.joining) is TorchJoining
     assert "give other integers than eager ones" in caplog.text
+
+
+def test_factors_that_begin_at_zero():
+    """The last normalisation of each block gives zeros at first: nothing saturates for long once it no longer does."""
+    network, recipe = residual(), Recipe(learning_rate=0.05, weight_decay=0.0, schedule="constant")
+    state = start(network, recipe)
+    for name in ("batchnorm5.gamma", "batchnorm10.gamma", "batchnorm5.beta", "batchnorm10.beta"):
+        state.parameters[name].stored[...] = 0
+        state.parameters[name].magnitude = 0
+    executor = TorchExecutor(network, state, recipe, TOTAL_STEPS)
+    reference = ReferenceExecutor(network, copy.deepcopy(state), recipe, TOTAL_STEPS)
+    data = list(batches(network, 16, 6))
+    executor.calibrate(*data[0])
+    reference.calibrate(*data[0])
+    saturated = []
+    for codes, labels in data:
+        report = executor.step(codes, labels)
+        reference.step(codes, labels)
+        saturated.append(max(report.saturated.values()))
+    assert_same_state(reference.state, executor.to_state())
+    assert max(saturated[3:]) < 0.05
+    assert executor.to_state().parameters["batchnorm5.gamma"].stored.any()

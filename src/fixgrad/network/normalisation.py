@@ -33,6 +33,10 @@ _MEAN_BITS, _VARIANCE_BITS, _OFFSET_BITS, _FACTOR_BITS = 25, 41, 47, 32
 _CODE_FACTOR_BITS = 38
 
 
+#: The exponent of an output of which the first measurement saw zeros alone: normalised values are of the order of 1.
+OUTPUT_EXPONENT = 0
+
+
 class Moments(NamedTuple):
     """Mean (25 bits) and variance (41 bits) of each channel, int64 with 8 fractional bits in units of a code."""
 
@@ -195,6 +199,11 @@ def first_forward_exponent(coefficients: Coefficients, magnitudes: tuple[int, in
     """
     by_gamma = magnitudes[0] - coefficients.gamma_frac + (count.bit_length() + 1) // 2
     return max(by_gamma, magnitudes[1] - coefficients.beta_frac) + 1
+
+
+def same_error_exponent(error_frac: int) -> int:
+    """The exponent of an error of which the first measurement saw zeros alone: that of the error from which it is made."""
+    return 7 - error_frac
 
 
 def first_error_exponent(coefficients: Coefficients, inverse: InverseRoot, x_frac: int, error_frac: int) -> int:

@@ -10,7 +10,7 @@ from fixgrad.network.batch_norm import BatchNorm
 from fixgrad.network.graph import INPUT, Network
 from fixgrad.network.junctions import Concat, Dropout
 from fixgrad.network.layers import Layer, MacLayer
-from fixgrad.network.normalisation import ACCUMULATOR_FRAC
+from fixgrad.network.normalisation import ACCUMULATOR_FRAC, OUTPUT_EXPONENT, same_error_exponent
 from fixgrad.network.operations import (
     Codes,
     aligned_sum,
@@ -27,7 +27,7 @@ from fixgrad.network.operations import (
 )
 from fixgrad.network.recipe import OPERAND_BITS, Recipe
 from fixgrad.network.reference_norm import Normalised, average, denormalise, gradients, normalise, normalised
-from fixgrad.network.scaling import ScaleHistory, output_frac
+from fixgrad.network.scaling import ScaleHistory, first_history, output_frac
 from fixgrad.network.softmax import ERROR_FRAC, loss_gradient, mean_loss
 from fixgrad.network.state import State
 from fixgrad.network.step_table import (
@@ -140,7 +140,9 @@ class ReferenceExecutor:
             sums = np.minimum(sums, ceiling_code(layer.ceiling, frac))
         bits = magnitude_bits(sums)
         trace.forward_bits[layer.name] = bits, frac
-        scale = self.state.activation_scales.setdefault(layer.name, ScaleHistory().after(bits, frac))
+        is_norm = isinstance(layer, BatchNorm)
+        first = first_history(bits, frac, OUTPUT_EXPONENT) if is_norm else ScaleHistory().after(bits, frac)
+        scale = self.state.activation_scales.setdefault(layer.name, first)
         if isinstance(layer, BatchNorm) and ACCUMULATOR_FRAC - scale.exponent != frac:
             # The first measurement: the map is computed again at the scale that follows from it.
             tensor = layer.inputs[0]
@@ -218,7 +220,8 @@ class ReferenceExecutor:
         sums, frac = denormalise(*arguments, self.state)
         if name not in self.state.error_scales:
             gated = self._gated(tensor, sums, trace) if name == tensor else sums
-            self.state.error_scales[name] = ScaleHistory().after(magnitude_bits(gated), frac)
+            otherwise = same_error_exponent(trace.error_fracs[layer.name])
+            self.state.error_scales[name] = first_history(magnitude_bits(gated), frac, otherwise)
             sums, frac = denormalise(*arguments, self.state)
         return sums, frac
 

@@ -37,6 +37,14 @@ class ScaleHistory:
         return replace(self, exponents=(*self.exponents, magnitude_bits - frac)[-window:])
 
 
+def first_history(magnitude_bits: int, frac: int, otherwise: int) -> ScaleHistory:
+    """The history after the first measurement, or with the exponent `otherwise` where that saw zeros alone.
+
+    A normalisation whose factors begin at zero gives zeros: that says nothing of what it will give once they have grown.
+    """
+    return ScaleHistory((magnitude_bits - frac if magnitude_bits else otherwise,))
+
+
 def output_frac(exponent: int, accumulator_frac: int, bits: int) -> int:
     """Fractional bits of codes of `bits` bits for values below 2**exponent, made from accumulators.
 

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from fixgrad.network.junctions import Concat
 from fixgrad.network.layers import Layer
-from fixgrad.network.normalisation import ACCUMULATOR_FRAC
+from fixgrad.network.normalisation import ACCUMULATOR_FRAC, same_error_exponent
 from fixgrad.network.step_table import error_accumulator_frac, needs_input_error
 from fixgrad.train.kernels.convolution import Accumulators, Product, Sum
 from fixgrad.train.layers import BatchNorm, JoiningModule, LayerModule, MacModule, PassModule, SlidingMaxPool2d
@@ -62,7 +62,9 @@ class BackwardPass(Passes):
             if name not in self._host.error_scales:
                 frac = ACCUMULATOR_FRAC - module.first_error_exponent(found, dy_frac)
                 product = module.neuron_gradient(x, dy, found, sums, frac, dy_frac)
-                self._host.error_scales[name] = self._measured_error(name, layer.inputs[0], product, frac, run)
+                self._host.error_scales[name] = self._measured_error(
+                    name, layer.inputs[0], product, frac, run, same_error_exponent(dy_frac)
+                )
             frac = error_accumulator_frac(layer, name, dy_frac, self._host)
             product = module.neuron_gradient(x, dy, found, sums, frac, dy_frac)
             self.kernels.workers.map(lambda job: job(), self._sent_jobs(layer, product, frac, run))

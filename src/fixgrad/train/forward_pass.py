@@ -10,7 +10,7 @@ from fixgrad.network.cross_entropy import loss_sum
 from fixgrad.network.graph import INPUT
 from fixgrad.network.junctions import Dropout
 from fixgrad.network.layers import Layer
-from fixgrad.network.normalisation import ACCUMULATOR_FRAC
+from fixgrad.network.normalisation import ACCUMULATOR_FRAC, OUTPUT_EXPONENT
 from fixgrad.network.scaling import ScaleHistory
 from fixgrad.network.softmax import ERROR_FRAC, loss_gradient
 from fixgrad.network.step_table import accumulator_scale, layer_accumulator_frac, output_scales
@@ -58,7 +58,9 @@ class ForwardPass(Passes):
             found = run.normalised[layer.name] = module.batch_statistics(x, x_frac, run.place.batch, self.collective)
         if layer.name not in self._host.activation_scales:
             frac = ACCUMULATOR_FRAC - module.first_exponent(found)
-            self._host.activation_scales[layer.name] = self._measured(layer, module.feed_forward(x, found, frac), None, frac)
+            self._host.activation_scales[layer.name] = self._measured(
+                layer, module.feed_forward(x, found, frac), None, frac, OUTPUT_EXPONENT
+            )
         frac = layer_accumulator_frac(layer, (x_frac,), self._host)
         self._requantise(layer, module.feed_forward(x, found, frac), None, frac, run)
 
@@ -89,12 +91,15 @@ class ForwardPass(Passes):
         run.activations[layer.name], run.fracs[layer.name] = codes, scales.output_frac
         run.forward[layer.name] = Measurement(measures, frac, codes.numel())
 
-    def _measured(self, layer: Layer, product: Product, bias: Tensor | None, frac: int) -> ScaleHistory:
+    def _measured(
+        self, layer: Layer, product: Product, bias: Tensor | None, frac: int, otherwise: int | None = None
+    ) -> ScaleHistory:
         """The first scale of a layer's output."""
         measure = self.kernels.pointwise.measure_forward
         return self._first_scale(
             self.kernels.workers.map(lambda part: measure(product.compute(part).sums, bias, layer.rectifies), product.tiles),
             frac,
+            otherwise,
         )
 
     def _loss(self, run: StepRecord, labels: NDArray[np.int64]) -> None:

@@ -12,7 +12,7 @@ from fixgrad.network.graph import Network
 from fixgrad.network.layers import Layer
 from fixgrad.network.operations import ceiling_code
 from fixgrad.network.recipe import OPERAND_BITS, Recipe
-from fixgrad.network.scaling import ScaleHistory
+from fixgrad.network.scaling import ScaleHistory, first_history
 from fixgrad.network.state import State
 from fixgrad.network.step_table import dropout_key, error_scales
 from fixgrad.numbers import Rounding, StreamKey, bit_length
@@ -56,9 +56,10 @@ class Passes(nn.Module):
             assert isinstance(module, LayerModule)
             yield module
 
-    def _first_scale(self, measures: list[Tensor], frac: int) -> ScaleHistory:
-        largest = on_host(self.collective.max_(combined(measures))).largest
-        return ScaleHistory().after(bit_length(largest), frac)
+    def _first_scale(self, measures: list[Tensor], frac: int, otherwise: int | None = None) -> ScaleHistory:
+        """The first scale of a tensor; with the exponent `otherwise` where nothing but zeros was seen."""
+        bits = bit_length(on_host(self.collective.max_(combined(measures))).largest)
+        return first_history(bits, frac, -frac if otherwise is None else otherwise)
 
     def _gate_of(self, tensor: str, part: slice, run: StepRecord) -> Tensor | None:
         """Codes that are positive where an error passes the rectifier of `tensor`; None without one."""
@@ -90,14 +91,16 @@ class Passes(nn.Module):
 
         return [partial(requantise, part) for part in product.tiles]
 
-    def _measured_error(self, name: str, tensor: str, product: Product, frac: int, run: StepRecord) -> ScaleHistory:
+    def _measured_error(
+        self, name: str, tensor: str, product: Product, frac: int, run: StepRecord, otherwise: int | None = None
+    ) -> ScaleHistory:
         """The first scale of an error."""
 
         def measure(part: slice) -> Tensor:
             gate = self._gate_of(tensor, part, run) if name == tensor else None
             return self.kernels.pointwise.measure_error(product.compute(part).sums, gate)
 
-        return self._first_scale(self.kernels.workers.map(measure, product.tiles), frac)
+        return self._first_scale(self.kernels.workers.map(measure, product.tiles), frac, otherwise)
 
     def _dropout_key(self, layer: Layer) -> StreamKey:
         return dropout_key(self.recipe.seed, self._host.step, layer.name)
