@@ -1,9 +1,9 @@
 """The inner loops of long simulations, compiled by numba: channels by closed forms, and LOAD's requests to them.
 
 They do what `fixgrad.simulate.dram.ClosedFormChannel`, `MemorySystem.serve` and `LoadUnit` do, operation by operation, so that
-every time is equal to theirs in every bit; the tests compare the two on compiled networks. Only this module imports numba
-here, and it is imported when the first long program is simulated. numba's cache looks at the time stamp of this file alone:
-after a change of `channel_state`, touch it.
+every time is equal to theirs in every bit; the tests compare the two on compiled networks. Modules that import numba are
+imported when the first long program is simulated. What is called from Python (`entry`) is kept in numba's cache, which looks
+at the time stamp of its file alone: after a change here or in `channel_state`, touch `event_loops` and `gap_loops`.
 """
 
 from collections.abc import Callable
@@ -40,6 +40,7 @@ from fixgrad.simulate.timing.channel_state import (
     LoadState,
     Traffic,
 )
+from fixgrad.simulate.timing.references import refer_to_channels, refer_to_traffic
 
 F = TypeVar("F", bound=Callable[..., object])
 #: What `ask_parts` returns when it has asked for everything.
@@ -57,12 +58,7 @@ def compiled(function: F) -> F:
     return cast(F, numba.njit(**options)(function))
 
 
-def inlined(function: F) -> F:
-    """Compiled as part of its caller: what is called in one place need not be optimised in every caller of the caller again."""
-    return cast(F, numba.njit(inline="always")(function))
-
-
-@inlined
+@compiled
 def _banks_allow(channels: Channels, channel: int, address: int, write: int, start: float, bursts: int) -> float:
     """See `ClosedFormChannel._banks_allow`."""
     free = channels.bank_free[channel]
@@ -85,7 +81,7 @@ def _banks_allow(channels: Channels, channel: int, address: int, write: int, sta
     return latest - channels.reordered_ns
 
 
-@inlined
+@compiled
 def _joined(channels: Channels, channel: int, page: int, write: int, turned: bool) -> bool:
     """See `ClosedFormChannel._joined`."""
     if page < 0 or (turned and write):
@@ -96,7 +92,7 @@ def _joined(channels: Channels, channel: int, page: int, write: int, turned: boo
     return False
 
 
-@inlined
+@compiled
 def _remember(channels: Channels, channel: int, page: int, write: int, bursts: int, turned: bool) -> None:
     """See `ClosedFormChannel._remember`; the newest of the tails is the last one here."""
     counts, integers = channels.tail_counts[channel], channels.integers[channel]
@@ -127,7 +123,7 @@ def _remember(channels: Channels, channel: int, page: int, write: int, bursts: i
     counts[write] = count - drop
 
 
-@inlined
+@compiled
 def _serve(channels: Channels, traffic: Traffic, channel: int, address: int, shape: int, now: float) -> tuple[float, float]:
     """See `ClosedFormChannel.serve`: (first data, end) in ns."""
     integers, floats = channels.integers[channel], channels.floats[channel]
@@ -184,7 +180,7 @@ def _serve_request(channels: Channels, traffic: Traffic, request: int, base: int
     return first, last
 
 
-@entry
+@compiled
 def serve(channels: Channels, traffic: Traffic, requests: tuple[int, int], base: int, now: int, row: int) -> tuple[int, int]:
     """Serve requests [first, last) of `traffic`, `base` bytes further in each channel, at cycle `now`.
 
@@ -198,7 +194,13 @@ def serve(channels: Channels, traffic: Traffic, requests: tuple[int, int], base:
     return first, last
 
 
-@inlined
+@entry
+def serve_once(channels: Channels, traffic: Traffic, requests: tuple[int, int], base: int, now: int, row: int) -> tuple[int, int]:
+    """`serve` for one who is not compiled."""
+    return serve(refer_to_channels(*channels), refer_to_traffic(*traffic), requests, base, now, row)
+
+
+@compiled
 def _window(state: LoadState, now: int, number: int, size: int) -> int:
     """See `LoadUnit._window`."""
     integers, ring = state.integers, state.outstanding

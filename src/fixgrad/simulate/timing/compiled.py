@@ -52,7 +52,7 @@ class CompiledMemory(MemorySystem):
     def serve(self, now: int, asked: Request | Bundle | RegionRequest, row: int) -> Arrival:
         """See `MemorySystem.serve`."""
         found = self.catalogue.find(asked)
-        return Arrival(*loops.serve(self.arrays, self.catalogue.traffic, found[:2], found.base, now, row))
+        return Arrival(*loops.serve_once(self.arrays, self.catalogue.traffic, found[:2], found.base, now, row))
 
     def finish(self) -> None:
         """Hand over what the channels have counted."""

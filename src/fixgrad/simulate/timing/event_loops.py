@@ -2,10 +2,14 @@
 
 They do what `Dispatcher`, `LoadUnit`, `ComputeGroup`, `PipelineUnit`, `Progress` and `Agenda` do, action by action, in the same
 order; the tests compare all records of the two. numba's cache looks at the time stamp of this file alone: after a change of
-`event_state`, `channel_state` or `channel_loops`, touch it.
+`event_state`, `channel_state`, `channel_loops` or `references`, touch it.
 """
 
-from fixgrad.simulate.timing.channel_loops import DONE, ask_parts, compiled, entry, inlined, serve
+from typing import Any
+
+import numpy as np
+
+from fixgrad.simulate.timing.channel_loops import DONE, ask_parts, compiled, entry, serve
 from fixgrad.simulate.timing.channel_state import ASKED, BUS, BUS_FREE, PART, Channels, LoadState, Traffic
 from fixgrad.simulate.timing.channel_state import BEGUN as LOAD_BEGUN
 from fixgrad.simulate.timing.channel_state import NOW as LOAD_NOW
@@ -38,7 +42,6 @@ from fixgrad.simulate.timing.event_state import (
     HEAD,
     INSIDE,
     LAST_WRITE,
-    LOAD,
     LOADED,
     LOADING,
     NEWEST,
@@ -65,8 +68,18 @@ from fixgrad.simulate.timing.event_state import (
     Plan,
     State,
 )
+from fixgrad.simulate.timing.references import (
+    refer_to_channels,
+    refer_to_load,
+    refer_to_plan,
+    refer_to_state,
+    refer_to_traffic,
+)
 
 _NEVER = 1 << 62
+#: The queue of a unit that has but one, and the step that stands for the end of a block.
+_ONLY: Any = np.int64(0)
+_END: Any = np.int64(-1)
 
 
 @compiled
@@ -105,15 +118,14 @@ def _wake(state: State, kind: int, known: int, time: int) -> None:
 
 
 @compiled
-def _complete(state: State, unit: int, time: int, count: int) -> None:
-    """See `Progress.complete`."""
-    next_one = state.done_first[unit] + state.known[unit]
-    if state.known[unit] and state.done[next_one - 1] > time:
-        time = state.done[next_one - 1]
-    for index in range(count):
-        state.done[next_one + index] = time
-    state.known[unit] += count
-    _wake(state, unit, state.known[unit], max(time, state.counters[NOW]))
+def _complete(state: State, unit: int, time: int, known: int) -> None:
+    """See `Progress.complete`: the instructions that were not known yet, up to number `known`, complete."""
+    first, before = state.done_first[unit], state.known[unit]
+    if before and state.done[first + before - 1] > time:
+        time = state.done[first + before - 1]
+    state.done[first + before : first + known] = time
+    state.known[unit] = known
+    _wake(state, unit, known, max(time, state.counters[NOW]))
 
 
 @compiled
@@ -125,10 +137,10 @@ def _arrive(plan: Plan, state: State, unit: int, group: int, number: int, time: 
     if time >= arrived[1]:
         arrived[1], arrived[2] = time, group
     if arrived[0] == plan.cycles.shape[1]:
-        _complete(state, unit, arrived[1], 1)
+        _complete(state, unit, arrived[1], number + 1)
 
 
-@inlined
+@compiled
 def _fetch(channels: Channels, traffic: Traffic, plan: Plan, state: State, now: int) -> None:
     """See `Dispatcher._fetch`."""
     counters = state.counters
@@ -150,30 +162,30 @@ def _places(plan: Plan, block: int, group: int) -> int:
     return int(min(count, plan.depth))
 
 
-@inlined
+@compiled
 def _full_queue(plan: Plan, state: State, block: int) -> int:
     """The first queue in which a block finds no room, or -1."""
     unit = plan.blocks[block, UNIT]
     if unit != UPDATE:
-        return unit if state.room[unit] < _places(plan, block, 0) else -1
+        return int(unit) if state.room[unit] < _places(plan, block, _ONLY) else -1
     for group in range(plan.cycles.shape[1]):
         if state.room[CONTROL + 1 + group] < _places(plan, block, group):
-            return CONTROL + 1 + group
+            return int(CONTROL + 1 + group)
     return -1
 
 
-@inlined
+@compiled
 def _take(plan: Plan, state: State, block: int) -> None:
     """Take the places of a block in its queues."""
     unit = plan.blocks[block, UNIT]
     if unit != UPDATE:
-        state.room[unit] -= _places(plan, block, 0)
+        state.room[unit] -= _places(plan, block, _ONLY)
         return
     for group in range(plan.cycles.shape[1]):
         state.room[CONTROL + 1 + group] -= _places(plan, block, group)
 
 
-@inlined
+@compiled
 def _pass(plan: Plan, state: State, block: int, run: int) -> bool:
     """See `Dispatcher._pass`; `run` is the action of dispatch."""
     counters = state.counters
@@ -197,7 +209,7 @@ def _pass(plan: Plan, state: State, block: int, run: int) -> bool:
     return True
 
 
-@inlined
+@compiled
 def _dispatch(plan: Plan, state: State, now: int, run: int) -> None:
     """See `Dispatcher.run`."""
     counters = state.counters
@@ -250,7 +262,7 @@ def _ready(plan: Plan, state: State, block: int, action: int) -> tuple[int, int,
     return time, last, number
 
 
-@inlined
+@compiled
 def _stolen_until(state: State, group: int, now: int) -> int:
     """See `ComputeGroup._stolen_until`."""
     found, kept, start = state.groups[group], state.group_drains[group], state.groups[group, START]
@@ -263,7 +275,7 @@ def _stolen_until(state: State, group: int, now: int) -> int:
     return stolen
 
 
-@inlined
+@compiled
 def _finish_compute(plan: Plan, state: State, group: int, now: int) -> bool:
     """See `ComputeGroup._finish`."""
     found = state.groups[group]
@@ -283,11 +295,12 @@ def _finish_compute(plan: Plan, state: State, group: int, now: int) -> bool:
     found[START] = -1
     while found[OLDEST] < found[NEWEST] and kept[found[OLDEST] % len(kept), 1] <= now:
         found[OLDEST] += 1
-    _arrive(plan, state, COMPUTE, group, number, found[END] + plan.compute)
+    unit = plan.blocks[plan.compute_blocks[number], UNIT]
+    _arrive(plan, state, unit, group, number, found[END] + plan.compute)
     return True
 
 
-@inlined
+@compiled
 def _step_group(plan: Plan, state: State, group: int, now: int) -> None:
     """See `ComputeGroup.step`."""
     found = state.groups[group]
@@ -307,13 +320,13 @@ def _step_group(plan: Plan, state: State, group: int, now: int) -> None:
     run[3], run[4] = unit, last
     state.begun[number] += 1
     if state.begun[number] == plan.cycles.shape[1]:
-        _begun(plan, state, block, start, 0)
+        _begun(plan, state, block, start, group)
     found[START], found[STOLEN] = start, 0
     found[END] = start + plan.cycles[number, group]
     _at(state, found[END], group)
 
 
-@inlined
+@compiled
 def _begin_load(plan: Plan, state: State, load: LoadState, now: int, action: int) -> bool:
     """See `LoadUnit._begin`."""
     number = state.counters[LOADED]
@@ -327,14 +340,14 @@ def _begin_load(plan: Plan, state: State, load: LoadState, now: int, action: int
         _at(state, ready, action)
         return False
     record[0], record[1], record[2] = unit, last, ready
-    _begun(plan, state, block, now, 0)
+    _begun(plan, state, block, now, _ONLY)
     state.counters[LOADING] = 1
     load.integers[PART] = load.integers[BUS] = 0
     load.integers[ASKED] = load.integers[LOAD_BEGUN] = -1
     return True
 
 
-@inlined
+@compiled
 def _step_load(channels: Channels, traffic: Traffic, load: LoadState, plan: Plan, state: State, now: int, action: int) -> None:
     """See `LoadUnit.step`; LOAD goes on by itself as long as no other unit has anything to do."""
     counters, integers = state.counters, load.integers
@@ -353,10 +366,11 @@ def _step_load(channels: Channels, traffic: Traffic, load: LoadState, plan: Plan
         record[5], record[6] = max(integers[BUS_FREE], record[4]), integers[BUS]
         counters[LOADED] += 1
         counters[LOADING] = 0
-        _complete(state, LOAD, record[5], plan.blocks[block, COUNT])
+        unit = plan.blocks[block, UNIT]
+        _complete(state, unit, record[5], state.known[unit] + plan.blocks[block, COUNT])
 
 
-@inlined
+@compiled
 def _next_item(plan: Plan, state: State, pipeline: int, now: int) -> bool:
     """See `PipelineUnit._next`."""
     unit = state.pipelines[pipeline]
@@ -390,7 +404,7 @@ def _add_piece(state: State, pipeline: int, step: int, begin: int, end: int) -> 
     unit[TAIL] += 1
 
 
-@inlined
+@compiled
 def _drain(state: State, group: int, begin: int, end: int, words: int) -> None:
     """See `ComputeGroup.drain`."""
     found, kept = state.groups[group], state.group_drains[group]
@@ -403,7 +417,7 @@ def _drain(state: State, group: int, begin: int, end: int, words: int) -> None:
     found[NEWEST] += 1
 
 
-@inlined
+@compiled
 def _read(channels: Channels, traffic: Traffic, plan: Plan, state: State, pipeline: int, now: int) -> None:
     """See `PipelineUnit._read`."""
     unit, written = state.pipelines[pipeline], state.written[pipeline]
@@ -425,14 +439,16 @@ def _read(channels: Channels, traffic: Traffic, plan: Plan, state: State, pipeli
     _at(state, last + latency, plan.cycles.shape[1] + 1 + len(state.pipelines) + pipeline)
 
 
-@inlined
+@compiled
 def _completed(plan: Plan, state: State, pipeline: int, item: int, time: int) -> None:
     """The instructions of an item complete."""
-    if pipeline == 0:
-        _complete(state, POST, time, 1)
+    block = plan.items[item]
+    unit = plan.blocks[block, UNIT]
+    if unit == POST:
+        _complete(state, unit, time, state.known[unit] + plan.blocks[block, COUNT])
         return
     for _ in range(plan.item_counts[item]):
-        _arrive(plan, state, UPDATE, pipeline - 1, state.pipelines[pipeline, OWNED], time)
+        _arrive(plan, state, unit, pipeline - 1, state.pipelines[pipeline, OWNED], time)
         state.pipelines[pipeline, OWNED] += 1
 
 
@@ -453,7 +469,7 @@ def _close(plan: Plan, state: State, pipeline: int) -> None:
         _completed(plan, state, pipeline, item, end)
 
 
-@inlined
+@compiled
 def _read_ahead(channels: Channels, traffic: Traffic, plan: Plan, state: State, pipeline: int, now: int) -> None:
     """See `PipelineUnit._read_ahead`."""
     unit = state.pipelines[pipeline]
@@ -463,13 +479,13 @@ def _read_ahead(channels: Channels, traffic: Traffic, plan: Plan, state: State, 
         if unit[STEP] < plan.item_steps[unit[CURRENT] + 1]:
             _read(channels, traffic, plan, state, pipeline, now)
             continue
-        _add_piece(state, pipeline, -1, now, max(now, unit[PIPELINE_FREE]))
+        _add_piece(state, pipeline, _END, now, max(now, unit[PIPELINE_FREE]))
         unit[CURRENT] = -1
         if unit[TAIL] - unit[HEAD] == 1:
             _close(plan, state, pipeline)
 
 
-@inlined
+@compiled
 def _write(channels: Channels, traffic: Traffic, plan: Plan, state: State, pipeline: int, now: int) -> None:
     """See `PipelineUnit._write`."""
     unit = state.pipelines[pipeline]
@@ -491,7 +507,7 @@ def _write(channels: Channels, traffic: Traffic, plan: Plan, state: State, pipel
     _close(plan, state, pipeline)
 
 
-@inlined
+@compiled
 def _stop(plan: Plan, state: State, action: int) -> None:
     """See `Simulation`: the cycle at which HALT may begin is the last one."""
     ready, unit, number = _ready(plan, state, plan.halt, action)
@@ -502,13 +518,16 @@ def _stop(plan: Plan, state: State, action: int) -> None:
 @entry
 def run(channels: Channels, traffic: Traffic, load: LoadState, plan: Plan, state: State) -> None:
     """Do everything. Actions are the groups, LOAD, the pipelines' next blocks and writes, dispatch, fetch and the end."""
+    channels, traffic, load = refer_to_channels(*channels), refer_to_traffic(*traffic), refer_to_load(*load)
+    plan, state = refer_to_plan(*plan), refer_to_state(*state)
     groups, pipelines, counters = plan.cycles.shape[1], len(state.pipelines), state.counters
     dispatch = groups + 1 + 2 * pipelines
-    _at(state, 0, dispatch + 1)
-    _at(state, 0, dispatch)
+    begin = counters[NOW]
+    _at(state, begin, dispatch + 1)
+    _at(state, begin, dispatch)
     for action in range(groups + 1 + pipelines):
-        _at(state, 0, action)
-    _at(state, 0, dispatch + 2)
+        _at(state, begin, action)
+    _at(state, begin, dispatch + 2)
     while counters[AGENDA]:
         counters[AGENDA] -= 1
         now, action = state.agenda[counters[AGENDA]]

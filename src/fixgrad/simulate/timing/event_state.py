@@ -1,13 +1,15 @@
 """A program and the state of the units as arrays and tuples that numba takes as they are. See `event_loops`."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fixgrad.simulate.timing.channel_state import Integers
 
-#: Units as numbers: those that are waited for first, in the order of `work.WAIT_UNITS`.
-LOAD, COMPUTE, POST, UPDATE, CONTROL = range(5)
+#: Units as numbers: those that are waited for first, in the order of `work.WAIT_UNITS`. They are numpy's, which numba takes
+#: for values; of a function that is called with Python's constants it compiles a version for each of them.
+_UNITS: Any = np.arange(5)
+LOAD, COMPUTE, POST, UPDATE, CONTROL = _UNITS
 #: Columns of `Plan.blocks`; four more hold the waits.
 FIRST, COUNT, UNIT, ORDINAL, ROW, WAITS = range(6)
 #: Columns of `Plan.steps`.

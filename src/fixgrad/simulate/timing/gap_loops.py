@@ -3,14 +3,18 @@
 numba's cache looks at the time stamp of this file alone: after a change of `event_state`, touch it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from fixgrad.simulate.timing.channel_loops import compiled, entry, inlined
+import numpy as np
+
+from fixgrad.simulate.timing.channel_loops import compiled, entry
 from fixgrad.simulate.timing.channel_state import Integers
 from fixgrad.simulate.timing.event_state import COMPUTE, CONTROL, LOAD, POST, ROW, Plan, State
+from fixgrad.simulate.timing.references import refer_to_plan, refer_to_state
 
-#: Numbers of the causes, in the order of `Cause`.
-_IMBALANCE, _POST, _LOAD_BUS, _BANDWIDTH, _LATENCY, _DEPENDENCY, _FILL = range(1, 8)
+#: Numbers of the causes, in the order of `Cause`; numpy's, which numba takes for values.
+_CAUSES: Any = np.arange(1, 8)
+_IMBALANCE, _POST, _LOAD_BUS, _BANDWIDTH, _LATENCY, _DEPENDENCY, _FILL = _CAUSES
 
 
 class Owners(NamedTuple):
@@ -52,7 +56,7 @@ def _mixed(ledger: Integers, row: int, causes: tuple[int, int], span: tuple[int,
     return high
 
 
-@inlined
+@compiled
 def _load(plan: Plan, state: State, owners: Owners, ledger: Integers, number: int, low: int, high: int) -> tuple[int, int, int, int]:
     """See `_Walk._load`: the end of what is left, what the LOAD waited for, and its row."""
     unit, last, row = CONTROL, 0, 0
@@ -73,7 +77,7 @@ def _load(plan: Plan, state: State, owners: Owners, ledger: Integers, number: in
     return high, unit, last, row
 
 
-@inlined
+@compiled
 def _steps(
     plan: Plan, state: State, owners: Owners, ledger: Integers, item: int, pipeline: int, low: int, high: int
 ) -> tuple[int, int, int, int]:
@@ -97,7 +101,7 @@ def _steps(
     return high, unit, last, row
 
 
-@inlined
+@compiled
 def _explain(
     plan: Plan, state: State, owners: Owners, ledger: Integers, group: int, gap: tuple[int, int], blocker: tuple[int, int], row: int
 ) -> None:
@@ -127,6 +131,7 @@ def explain_all(plan: Plan, state: State, owners: Owners, ledger: Integers, cycl
         cycles: of the step.
         halt: unit and number of what HALT waited for last.
     """
+    plan, state = refer_to_plan(*plan), refer_to_state(*state)
     computes, groups = plan.cycles.shape
     for group in range(groups):
         free = 0
