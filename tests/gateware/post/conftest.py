@@ -165,6 +165,7 @@ class PostBench:
         machine = self.machine
         self.oracle.lanes[...] = accumulators
         self.oracle.params[: len(entries)] = entries
+        self.oracle.loaded_params[: len(entries)] = True
         flat = accumulators.reshape(-1, machine.lanes)
         records = np.zeros(len(flat), self.lanes.dtype)
         records["address"] = np.arange(len(flat))

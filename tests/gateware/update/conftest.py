@@ -163,6 +163,7 @@ class UpdateBench:
         pes = machine.pes_per_group
         for number, entry in self.entries.items():
             chip.params[number] = entry
+            chip.loaded_params[number] = True
         for group in range(machine.groups):
             for pe in range(pes):
                 chip.gradients[group, pe] = [gradient(group, pe, a, pes) for a in range(machine.gradient_words)]

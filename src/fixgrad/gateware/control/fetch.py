@@ -47,7 +47,10 @@ class Fetch(wiring.Component):
         m = Module()
         port_bytes = min(self.memory.port_bytes, INSTRUCTION_BYTES)
         length_bits = INDEX_BITS + INSTRUCTION_BYTES.bit_length() - 1
-        m.submodules.reader = reader = Reader(self.memory, port_bytes, length_bits=length_bits)
+        # A program begins at a multiple of an instruction, so no byte is moved.
+        m.submodules.reader = reader = Reader(
+            self.memory, port_bytes, length_bits=length_bits, granule=port_bytes, in_block_ram=True
+        )
         for name in ("base", "limit", "stop"):
             m.d.comb += getattr(reader, name).eq(getattr(self, name))
         m.d.comb += [

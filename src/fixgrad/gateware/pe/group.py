@@ -5,6 +5,7 @@ from itertools import pairwise
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from fixgrad.gateware.pe.pe import DRAIN_LATENCY, Pe
 from fixgrad.gateware.pe.planner import Planner, geometry_layout
@@ -140,10 +141,15 @@ class Group(wiring.Component):
         asked = [self.drain, *(Signal(self.pes, name=f"asked_{cycle}") for cycle in range(DRAIN_LATENCY))]
         for before, after in pairwise(asked):
             m.d.sync += after.eq(before)
-        word: Value = pes[0].drained
-        for number in range(1, self.pes):
-            word = Mux(asked[-1][number], pes[number].drained, word)
-        m.d.sync += self.drained.eq(word)
+        # The choice as a number: four words and two bits are one LUT of six inputs.
+        choice = Signal(range(max(self.pes, 2)))
+        for number in range(self.pes):
+            with m.If(asked[-2][number]):
+                m.d.sync += choice.eq(number)
+        words: list[Value] = [pe.drained for pe in pes]
+        for bit in choice[: exact_log2(self.pes)]:
+            words = [Mux(bit, after, before) for before, after in zip(words[::2], words[1::2], strict=True)]
+        m.d.sync += self.drained.eq(words[0])
         for number, pe in enumerate(pes):
             m.d.comb += [
                 pe.drain.eq(self.drain[number]),

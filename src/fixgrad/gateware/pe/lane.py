@@ -68,17 +68,22 @@ class Lane(wiring.Component):
         # register the reset clears: zeros for words that were not written cost no logic.
         read, write = memory.read_port(domain="comb"), memory.write_port()
         m.d.comb += read.addr.eq(self.read_address)
+        word = Signal(signed(ACCUMULATOR_BITS), reset_less=True)
+        m.d.comb += self.read_data.eq(word)
         with m.If(self.read_zero):
-            m.d.sync += self.read_data.eq(0)
+            m.d.sync += word.eq(0)
         with m.Else():
-            m.d.sync += self.read_data.eq(read.data)
+            m.d.sync += word.eq(read.data)
 
-        a, b, product = Signal(signed(8)), Signal(signed(8)), Signal(signed(16))
-        m.d.sync += [
-            a.eq(Mux(self.use_error, wrap(self.read_data, 8), self.weight)),
-            b.eq(self.x),
-            product.eq(a * b),
-        ]
+        # Weight or error: two registers, one of which is held at 0, and the adder in front of a DSP48E2's multiplier. A choice
+        # in front of one register would take 8 LUTs. What flows through needs no reset.
+        a, d, b = (Signal(signed(8), name=name, reset_less=True) for name in ("a", "d", "b"))
+        product = Signal(signed(16), reset_less=True)
+        m.d.sync += [a.eq(self.weight), d.eq(wrap(self.read_data, 8)), b.eq(self.x), product.eq((a + d) * b)]
+        with m.If(self.use_error):
+            m.d.sync += a.eq(0)
+        with m.Else():
+            m.d.sync += d.eq(0)
         with m.If(self.accumulate):
             m.d.sync += self.accumulator.eq(Mux(self.first, self.read_data, self.accumulator) + product)
 

@@ -79,11 +79,20 @@ class Runs(wiring.Component):
 
 
 def _reader(ports: MemoryPorts, lanes: int) -> Reader:
-    """Bursts as long as a run, and at least 32 beats and four bursts under way: more than a memory's latency of them."""
+    """Bursts as long as a run, and at least 32 beats and four bursts under way: more than a memory's latency of them.
+
+    Maps begin at a multiple of a word's largest power of two, so pieces that are one need no byte moved.
+    """
     beats = min(max(RUN_WORDS * lanes // ports.port_bytes, 1), ports.burst_beats)
-    short = replace(ports, burst_beats=beats)
-    length_bits = ceil_log2(RUN_WORDS * lanes) + 1
-    return Reader(short, min(lanes, ports.port_bytes), length_bits=length_bits, bursts=max(_BEATS // beats, 4))
+    piece = min(lanes, ports.port_bytes)
+    return Reader(
+        replace(ports, burst_beats=beats),
+        piece,
+        length_bits=ceil_log2(RUN_WORDS * lanes) + 1,
+        bursts=max(_BEATS // beats, 4),
+        granule=piece & -piece,
+        in_block_ram=True,
+    )
 
 
 class MapReader(wiring.Component):

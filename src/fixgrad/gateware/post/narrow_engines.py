@@ -58,7 +58,7 @@ class NarrowEngines(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.reader = reader = Reader(self.memory, ELEMENT_BYTES, length_bits=LENGTH_BITS, bursts=2)
+        m.submodules.reader = reader = Reader(self.memory, ELEMENT_BYTES, length_bits=LENGTH_BITS, bursts=2, in_block_ram=True)
         m.submodules.writer = writer = Writer(self.memory, ELEMENT_BYTES, length_bits=LENGTH_BITS)
         for engine, port, fault in ((reader, self.read_port, self.read_fault), (writer, self.write_port, self.write_fault)):
             m.d.comb += [
