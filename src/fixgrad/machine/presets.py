@@ -20,7 +20,7 @@ KCU1500 = Machine(
     kernel_words=512,
     gradient_words=2048,
     param_words=128,
-    post_processors=2,
+    post_processors=1,
     load_words=1,
     memory=Memory("ddr4_2400", channels=2, interleave=4096, port_bytes=64, bytes_total=8 * _GIB),
     device=Device("XCKU115", "BRAM36", blocks=2160, dsp=5520, lut=663_360, ff=1_326_720),
@@ -38,9 +38,9 @@ U280 = KCU1500.with_changes(
 
 ECP5_85F = Machine(
     name="ecp5-85f",
-    board="Lattice LFE5U-85F with SDRAM",
-    groups=2,
-    pes_per_group=4,
+    board="ULX3S with Lattice LFE5U-85F and SDRAM",
+    groups=1,
+    pes_per_group=2,
     lanes=8,
     clock_mhz=50.0,
     input_words=512,
