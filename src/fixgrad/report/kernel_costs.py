@@ -3,8 +3,9 @@
 from math import prod
 
 from fixgrad.machine import Machine
-from fixgrad.network import Network
-from fixgrad.simulate.bounds import step_cost
+from fixgrad.network import Network, Recipe
+from fixgrad.report.predicted_step import PredictedStep, predicted_step
+from fixgrad.simulate.bounds import random_masks, step_cost
 from fixgrad.train.pruning_request import CostTable, KernelCosts
 
 #: Fractions of a cycle that costs are counted in: single elements of linear layers take less than one.
@@ -17,26 +18,27 @@ def kernel_costs(machine: Machine) -> KernelCosts:
     """The costs of kernels on `machine`, for `fixgrad.train.pruning_request`."""
 
     def costs(network: Network, batch: int) -> CostTable:
-        """1/1024 cycles of all PEs that one kernel of each layer adds to a step of `batch` images.
+        """1/1024 cycles that one kernel of each layer adds to a step of `batch` images, at least 1.
 
-        The slope of the bounds of `fixgrad.simulate.bounds` between half and whole density, over FF, NG and WG: where the
-        multipliers rule, the MACs of the taps that fall inside the image over all multipliers; where the memory rules, the bytes
-        of the kernel's weight, momentum, gradient and place over the memory's rate.
+        The slope of a layer's time, FF, NG and WG together, between half its kernels (chosen by chance) and all: of the compiled
+        and simulated step, or, where the compiler refuses the network, of the bounds of `fixgrad.simulate.bounds` (MACs of
+        the taps inside the image over all multipliers, or bytes over the memory's rate, whichever is longer).
         """
-        dense, thin = (_layer_us(network, machine, batch, density) for density in (1.0, THINNED))
+        layers = network.mac_layers
+        half = random_masks(network, {layer.name: THINNED for layer in layers}, seed=0)
+        masks = {f"{name}.weight": mask for name, mask in half.items()}
+        dense, thin = (predicted_step(network, chosen, machine, batch, Recipe()) for chosen in ({}, masks))
+        if dense.kind is not thin.kind:  # one fits the machine, the other does not: their difference would say nothing
+            dense, thin = (PredictedStep(step_cost(network, chosen, machine, batch)) for chosen in ({}, half))
         found = {}
-        for layer in network.mac_layers:
-            saved = (dense[layer.name] - thin[layer.name]) * machine.clock_mhz * PARTS
-            kernels = prod(layer.weight_shape[:2]) * (1 - THINNED)
-            found[layer.name] = max(1, round(saved / kernels))
-        return CostTable(f"cycles/{PARTS} on {machine.name}", found)
+        for layer in layers:
+            saved = (_us(dense, layer.name) - _us(thin, layer.name)) * machine.clock_mhz * PARTS
+            found[layer.name] = max(1, round(saved / (prod(layer.weight_shape[:2]) * (1 - THINNED))))
+        return CostTable(f"cycles/{PARTS} on {machine.name}, {dense.kind}", found)
 
     return costs
 
 
-def _layer_us(network: Network, machine: Machine, batch: int, density: float) -> dict[str, float]:
-    """Microseconds of each layer's three phases."""
-    found = {layer.name: 0.0 for layer in network.mac_layers}
-    for row in step_cost(network, dict.fromkeys(found, density), machine, batch).layers:
-        found[row.name] += row.us
-    return found
+def _us(step: PredictedStep, layer: str) -> float:
+    """Microseconds of a layer's three phases."""
+    return sum(row.us for row in step.figures.layers if row.name == layer)
