@@ -160,6 +160,9 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunRequest]:
     return {
         "chain": chain,
         "stochastic": replace(chain, update_rounding=Rounding.STOCHASTIC, stored_bits=16),
+        "regrown": replace(
+            chain, density=None, macs=0.4, prune_epoch=0, prune_until=1, prune_every=2, regrow=0.5, regrow_until=2, balance=0.1
+        ),
         "residual": replace(chain, model=f"{file}:residual"),
         "nearest": replace(chain, error_rounding=Rounding.NEAREST, stored_bits=32, density=None, prune_epoch=None),
     }
@@ -211,6 +214,9 @@ class Reference(ReferenceExecutor):
 
     def prune(self, parameter: str, mask: Any) -> None:
         self.state.parameters[parameter].prune(mask)
+
+    def set_mask(self, parameter: str, mask: Any) -> None:
+        self.state.parameters[parameter].set_mask(mask)
 
     def to_state(self) -> Any:
         return self.state

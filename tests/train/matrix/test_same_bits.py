@@ -23,7 +23,7 @@ from fixgrad.train.plan import Arithmetic
 from fixgrad.train.run import TrainingRun
 
 #: The others take the same code with other constants: they are for `make test-slow`.
-NAMES = ["chain", "residual", pytest.param("stochastic", marks=pytest.mark.slow), pytest.param("nearest", marks=pytest.mark.slow)]
+NAMES = ["chain", "residual", *(pytest.param(name, marks=pytest.mark.slow) for name in ("regrown", "stochastic", "nearest"))]
 WAYS = {
     "int8": Execution(path="int8"),
     "fp32": Execution(path="fp32"),
@@ -89,6 +89,11 @@ def test_any_number_of_workers(
 ) -> None:
     found = team(workers, lambda collective: trained(requests[name], Execution(collective=collective)))
     assert found[0] == expected[name]
+
+
+def test_workers_exchange_the_same_kernels(requests: Any, expected: Any, trained: Any, team: Any) -> None:
+    found = team(2, lambda collective: trained(requests["regrown"], Execution(collective=collective)))
+    assert found[0] == expected["regrown"]
 
 
 def test_workers_that_compute_differently(requests: Any, expected: Any, trained: Any, team: Any) -> None:
