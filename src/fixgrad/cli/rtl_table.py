@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fixgrad.gateware.synthesis.technology import Counts
 
 #: Columns of the terminal that the table takes.
-TABLE_WIDTH = 118
+TABLE_WIDTH = 136
 
 
 def show(report: "SynthesisReport", placed: "Placed | None", folder: Path) -> None:

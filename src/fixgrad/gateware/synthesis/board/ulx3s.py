@@ -200,12 +200,11 @@ class Ulx3s(Elaboratable):
             m.d.sync += inner.dq_i[bit].eq(arrived)
 
     def constraints(self) -> str:
-        """The pins and clocks for the placer, in Lattice's preference format (LPF)."""
+        """The pins for the placer, in Lattice's preference format (LPF); the PLL's clock follows from the oscillator's."""
         lines = [
             "BLOCK RESETPATHS;",
             "BLOCK ASYNCPATHS;",
             f'FREQUENCY PORT "clk_25mhz" {OSCILLATOR_MHZ:g} MHZ;',
-            f'FREQUENCY NET "clock" {self.machine.clock_mhz:g} MHZ;',
             "SYSCONFIG CONFIG_IOVOLTAGE=3.3 COMPRESS_CONFIG=ON MCCLK_FREQ=62 MASTER_SPI_PORT=ENABLE SLAVE_SPI_PORT=DISABLE "
             "SLAVE_PARALLEL_PORT=DISABLE;",
         ]
