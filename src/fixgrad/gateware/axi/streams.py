@@ -76,7 +76,10 @@ class BlockFifo(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         # One payload is in the output register; the others fill the memory.
-        m.submodules.queue = queue = SyncFIFOBuffered(width=len(Value.cast(self.i.payload)), depth=self.depth + 1)
+        queue = SyncFIFOBuffered(width=len(Value.cast(self.i.payload)), depth=self.depth + 1)
+        m.submodules.queue = inner = queue.elaborate(platform)
+        # Else synthesis takes LUTs for a wide and shallow one, since that wastes no bits.
+        inner.submodules.storage.attrs["ram_style"] = "block"
         m.d.comb += [
             queue.w_data.eq(Value.cast(self.i.payload)),
             queue.w_en.eq(self.i.valid),

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from fixgrad.gateware.axi.streams import Fifo
+from fixgrad.gateware.axi.streams import BlockFifo, Fifo
 from fixgrad.gateware.control.decode import ERROR_BITS, decoded_layout
 from fixgrad.gateware.control.layouts import INDEX_BITS, WAIT_UNITS, issued_layout, waits_layout
 from fixgrad.gateware.control.scoreboard import Scoreboard, meets
@@ -42,7 +42,8 @@ class UnitQueue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.fifo = fifo = Fifo(self.entry, self.depth)
+        # An UPDATE is never in a hurry, and there are as many queues as groups: they wait in block RAM.
+        m.submodules.fifo = fifo = (BlockFifo if self.unit is Unit.UPDATE else Fifo)(self.entry, self.depth)
         m.d.comb += [
             Value.cast(fifo.i.payload).eq(Value.cast(self.i.payload)),
             fifo.i.valid.eq(self.i.valid),
