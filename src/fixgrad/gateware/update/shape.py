@@ -71,9 +71,9 @@ class UpdateShape:
 
     @property
     def block_bytes(self) -> int:
-        """Transfers are cut at multiples of this, into a burst each. Two beats where lanes take turns, since a lane needs about
-        as many cycles for a beat as lanes share the engine."""
-        return min(self.ports.burst_bytes, max(2 * self.ports.port_bytes, 64 if self.lanes == 1 else 0))
+        """Transfers are cut at multiples of this, into a burst each. A beat where lanes take turns: with two the engine would wait
+        for its lane to assemble the second one, while the other lanes have theirs ready."""
+        return min(self.ports.burst_bytes, max(2 * self.ports.port_bytes, 64) if self.lanes == 1 else self.ports.port_bytes)
 
     @property
     def block_words(self) -> int:
