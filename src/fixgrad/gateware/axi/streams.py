@@ -78,6 +78,7 @@ class BlockFifo(wiring.Component):
         # One payload is in the output register; the others fill the memory.
         queue = SyncFIFOBuffered(width=len(Value.cast(self.i.payload)), depth=self.depth + 1)
         m.submodules.queue = inner = queue.elaborate(platform)
+        queue._MustUse__used = True  # Amaranth sees only its own elaborations, and would warn
         # Else synthesis takes LUTs for a wide and shallow one, since that wastes no bits.
         inner.submodules.storage.attrs["ram_style"] = "block"
         m.d.comb += [
