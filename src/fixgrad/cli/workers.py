@@ -47,17 +47,17 @@ def end_with(exit_code: int) -> NoReturn:
 def one_voice(collective: "Collective") -> Iterator[None]:
     """What all workers meet, the first one tells, or the process that started them."""
     from fixgrad.train.collective import FollowedError, WorkerError
-    from fixgrad.train.launch import LIFELINE
+    from fixgrad.train.launch import FOLLOWER, LIFELINE
 
     try:
         yield
     except FollowedError:
-        end_with(1)
+        end_with(FOLLOWER)
     except WorkerError:
         if collective.rank == 0:
             raise
-        end_with(1)
+        end_with(FOLLOWER)
     except KeyboardInterrupt:
         if collective.rank == 0 and LIFELINE not in os.environ:
             raise
-        end_with(1)
+        end_with(FOLLOWER)

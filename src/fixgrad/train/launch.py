@@ -4,6 +4,7 @@
 worker behind: each ends when the process that started it does, even by SIGKILL.
 """
 
+import math
 import os
 import signal
 import subprocess
@@ -22,6 +23,8 @@ RENDEZVOUS = "FIXGRAD_RENDEZVOUS"
 LIFELINE = "FIXGRAD_LIFELINE"
 #: Seconds that the others have to end by themselves after one failed, and again after SIGTERM.
 GRACE = 5.0
+#: Exit code of a worker that ends because another one failed, and of failures that have no code of their own.
+FOLLOWER = 1
 _POLL = 0.05
 
 
@@ -34,7 +37,7 @@ def run_workers(count: int, arguments: Sequence[str], threads: int | None = None
         threads: of each worker; None: a fair share of the cores.
 
     Returns:
-        the exit code (that of the first worker that failed), and what is to be said of one that a signal ended.
+        the exit code (that of a worker that failed by itself), and what is to be said of one that a signal ended.
     """
     if count < 1:
         raise UsageError(f"workers is {count}: choose 1 or more")
@@ -67,16 +70,22 @@ def _environment(rank: int, count: int, threads: int, folder: Path, lifeline: in
 
 def _watch(workers: Sequence["subprocess.Popen[bytes]"]) -> tuple[int, str]:
     """Until all have ended, or one has failed."""
+    given_up = math.inf
     while True:
         codes = [worker.poll() for worker in workers]
         failed = [(rank, code) for rank, code in enumerate(codes) if code]
         # One that a signal ended could not say so itself: the others only notice.
-        for rank, code in sorted(failed, key=lambda pair: pair[1]):
+        for rank, code in failed:
             if code < 0:
                 return 128 - code, f"worker {rank} of {len(workers)} was ended by {signal.Signals(-code).name}"
-            return code, ""
-        if all(code == 0 for code in codes):
-            return 0, ""
+        # One that only follows ends with `FOLLOWER`, maybe before the one that it follows.
+        for _, code in failed:
+            if code != FOLLOWER:
+                return code, ""
+        if all(code is not None for code in codes) or time.monotonic() > given_up:
+            return max((code for _, code in failed), default=0), ""
+        if failed and given_up == math.inf:
+            given_up = time.monotonic() + GRACE
         time.sleep(_POLL)
 
 
