@@ -5,25 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from amaranth.sim import Simulator
 
 from fixgrad.gateware.axi.streams import BlockFifo
 from fixgrad.gateware.axi.window import ByteWindow, WordWindow
 
 Take = Callable[[Any], Any]
-
-
-def simulate(component: Any, bench: Take, *others: Take, limit: int = 20_000) -> None:
-    """Runs until `bench` ends."""
-    simulator = Simulator(component)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    for other in others:
-        simulator.add_testbench(other, background=True)
-    edges = 0
-    while simulator.advance():
-        edges += 1
-        assert edges <= 2 * limit
 
 
 def feeder(stream: Any, payloads: list[Any], rng: random.Random) -> Take:
@@ -43,7 +29,7 @@ def feeder(stream: Any, payloads: list[Any], rng: random.Random) -> Take:
 
 @pytest.mark.parametrize("granule", [1, 2, 4, 8])
 @pytest.mark.parametrize("seed", range(3))
-def test_elements_begin_at_a_granule(granule: int, seed: int) -> None:
+def test_elements_begin_at_a_granule(simulate: Callable[..., None], granule: int, seed: int) -> None:
     """8-byte beats; elements of any multiple of a granule, or of just the granule in a `WordWindow`."""
     rng = random.Random(seed)
     port, element = 8, 8 if granule < 8 else 4
@@ -81,7 +67,7 @@ def test_a_granule_that_divides_nothing_is_refused(granule: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [2, 8])
-def test_a_block_fifo_gives_what_it_got_and_holds_its_depth(depth: int) -> None:
+def test_a_block_fifo_gives_what_it_got_and_holds_its_depth(simulate: Callable[..., None], depth: int) -> None:
     fifo, rng = BlockFifo(8, depth), random.Random(depth)
     payloads = [rng.getrandbits(8) for _ in range(60)]
     got: list[int] = []

@@ -13,7 +13,6 @@ import pytest
 from amaranth.hdl import Cat, Module, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import Out
-from amaranth.sim import Simulator
 
 from fixgrad.gateware.axi import Interconnect, MemoryPorts
 from fixgrad.gateware.control import UNIT_FAULT
@@ -56,24 +55,6 @@ def oracle() -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="session")
-def simulate() -> Callable[..., None]:
-    """simulate(component, bench, *others, limit=...): until `bench` ends; the others stop then. Fails after `limit` cycles."""
-
-    def run(component: Any, bench: SimulatorBench, *others: SimulatorBench, limit: int = 20_000) -> None:
-        simulator = Simulator(component)
-        simulator.add_clock(1e-6)
-        simulator.add_testbench(bench)
-        for other in others:
-            simulator.add_testbench(other, background=True)
-        edges = 0
-        while simulator.advance():
-            edges += 1
-            assert edges <= 2 * limit, f"no end after {limit} cycles"
-
-    return run
 
 
 class LoadChip(wiring.Component):

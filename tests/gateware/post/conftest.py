@@ -10,7 +10,6 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from amaranth.sim import Simulator
 from numpy.typing import NDArray
 
 from fixgrad.gateware.axi import Interconnect, MemoryPorts
@@ -28,24 +27,6 @@ from fixgrad.simulate.functional.chip import Chip
 
 Run = Callable[[Any], Any]
 MEMORY_BYTES = 1 << 19
-
-
-@pytest.fixture(scope="session")
-def simulate() -> Callable[..., None]:
-    """simulate(component, bench, *others, limit=...): until `bench` ends; the others stop then. Fails after `limit` cycles."""
-
-    def run(component: Any, bench: Run, *others: Run, limit: int = 20_000) -> None:
-        simulator = Simulator(component)
-        simulator.add_clock(1e-6)
-        simulator.add_testbench(bench)
-        for other in others:
-            simulator.add_testbench(other, background=True)
-        edges = 0
-        while simulator.advance():
-            edges += 1
-            assert edges <= 2 * limit, f"no end after {limit} cycles"
-
-    return run
 
 
 class PostChip(wiring.Component):

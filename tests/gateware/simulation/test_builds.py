@@ -9,9 +9,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from fixgrad.gateware.axi.streams import Fifo, connect_payload
+from fixgrad.gateware.cache import cache_folder
 from fixgrad.gateware.pe.sharing import shared
 from fixgrad.gateware.simulation import Bench, BenchError, Engine, Hostility, Netlist, ToolError, build, netlist, verilog
-from fixgrad.gateware.simulation.builds import cache_folder
 from fixgrad.gateware.simulation.emit import run_tool
 
 

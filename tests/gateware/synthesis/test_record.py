@@ -19,12 +19,13 @@ RECORD = json.loads((DOCS / "results" / "synthesis-kcu1500.json").read_text())
 PARTS = {part["name"]: part for part in RECORD["parts"]}
 
 
-def test_all_but_luts_are_within_the_limits_asked_of_it() -> None:
+def test_all_are_within_the_limits_asked_of_it() -> None:
     total = RECORD["total"]
     assert total["ff"] <= talk.LIMITS.ff
     assert total["blocks"] <= talk.LIMITS.blocks
     assert total["dsp"] <= talk.LIMITS.dsp
-    assert RECORD["within_limits"] == (total["lut"] + total["lut_ram"] <= talk.LIMITS.lut)
+    assert total["lut"] + total["lut_ram"] <= talk.LIMITS.lut
+    assert RECORD["within_limits"] is True
 
 
 def test_the_parts_add_up_and_stand_as_often_as_the_machine_has_them() -> None:

@@ -10,7 +10,6 @@ import pytest
 from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import Out
-from amaranth.sim import Simulator
 from numpy.typing import NDArray
 
 from fixgrad.compiler.step_entries import encode_entry
@@ -204,24 +203,3 @@ def update_bench() -> MakeBench:
         return UpdateBench(*designs[name], *arguments)
 
     return make
-
-
-Testbench = Callable[[Any], Any]
-
-
-@pytest.fixture(scope="session")
-def simulate() -> Callable[..., None]:
-    """simulate(component, bench, *others, limit=...): until `bench` ends; the others stop then. Fails after `limit` cycles."""
-
-    def run(component: Any, bench: Testbench, *others: Testbench, limit: int = 20_000) -> None:
-        simulator = Simulator(component)
-        simulator.add_clock(1e-6)
-        simulator.add_testbench(bench)
-        for other in others:
-            simulator.add_testbench(other, background=True)
-        edges = 0
-        while simulator.advance():
-            edges += 1
-            assert edges <= 2 * limit, f"no end after {limit} cycles"
-
-    return run

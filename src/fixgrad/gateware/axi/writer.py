@@ -1,5 +1,6 @@
 """The write DMA engine: transfers and their elements in, acknowledgements out."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
@@ -187,29 +188,38 @@ class BurstSender(wiring.Component):
                 unanswered.answers[index].eq(port.b.valid),
                 unanswered.errors[index].eq(port.b.payload.error),
             ]
-        self._send(m, beats, following)
+        m.d.comb += beats.o.ready.eq(steer(m, following, self.port, beats.o.payload.data, beats.o.payload.strobe))
 
-    def _send(self, m: Module, beats: Fifo, following: Fifo) -> None:
-        """Beats to the channel of the burst that they belong to."""
-        sent = Signal(8)
-        is_last, moves = Signal(), Signal()
-        burst = following.o.payload
-        ready = Array([port.w.ready for port in self.port])[burst.channel] if len(self.port) > 1 else self.port[0].w.ready
+
+def steer(m: Module, following: Fifo, ports: Sequence[wiring.PureInterface], beat: Value, strobe: Value) -> Signal:
+    """Sends beats to the channel of the burst that they belong to.
+
+    Args:
+        following: bursts whose addresses are out, {channel, beats less one}; each has all its beats here.
+        ports: write ports, one for each channel.
+        beat: the next one. strobe: a bit for each of its bytes.
+
+    Returns:
+        whether the beat leaves in this cycle.
+    """
+    sent, is_last, moves = Signal(8), Signal(), Signal()
+    burst = following.o.payload
+    ready = Array([port.w.ready for port in ports])[burst.channel] if len(ports) > 1 else ports[0].w.ready
+    m.d.comb += [
+        is_last.eq(sent == burst.beats),
+        moves.eq(following.o.valid & ready),
+        following.o.ready.eq(moves & is_last),
+    ]
+    with m.If(moves):
+        m.d.sync += sent.eq(Mux(is_last, 0, sent + 1))
+    for index, port in enumerate(ports):
         m.d.comb += [
-            is_last.eq(sent == burst.beats),
-            moves.eq(following.o.valid & ready),
-            beats.o.ready.eq(moves),
-            following.o.ready.eq(moves & is_last),
+            port.w.valid.eq(following.o.valid & (burst.channel == index)),
+            port.w.payload.data.eq(beat),
+            port.w.payload.strobe.eq(strobe),
+            port.w.payload.last.eq(is_last),
         ]
-        with m.If(moves):
-            m.d.sync += sent.eq(Mux(is_last, 0, sent + 1))
-        for index, port in enumerate(self.port):
-            m.d.comb += [
-                port.w.valid.eq(following.o.valid & (burst.channel == index)),
-                port.w.payload.data.eq(beats.o.payload.data),
-                port.w.payload.strobe.eq(beats.o.payload.strobe),
-                port.w.payload.last.eq(is_last),
-            ]
+    return moves
 
 
 class Unanswered(wiring.Component):

@@ -1,12 +1,13 @@
 """Sends bursts whose beats are here, and counts what the memory has still to acknowledge of each of two instructions."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from fixgrad.gateware.axi.burst import MemoryPorts
 from fixgrad.gateware.axi.client import WritePort
 from fixgrad.gateware.axi.streams import Fifo, SkidBuffer, connect_payload
+from fixgrad.gateware.axi.writer import steer
 
 #: Bursts of a channel that wait for their responses. They may be as short as a beat.
 OUTSTANDING = 32
@@ -22,8 +23,8 @@ def beat_layout(ports: MemoryPorts, piece_bytes: int) -> data.StructLayout:
     return data.StructLayout({"data": 8 * ports.port_bytes, "strobe": ports.port_bytes // piece_bytes})
 
 
-class BurstSender(wiring.Component):
-    """As the issuing half of `fixgrad.gateware.axi.writer.Writer`: bursts under way at once all go to one channel.
+class PairedBurstSender(wiring.Component):
+    """As `fixgrad.gateware.axi.writer.BurstSender`, but for bursts of two instructions whose ends are told apart.
 
     Members:
         bursts: in, stream of bursts and ends, each burst when all its beats are in `beats` (in, stream).
@@ -75,7 +76,8 @@ class BurstSender(wiring.Component):
         ]
         with m.If(issues):
             m.d.sync += newest.eq(channel)
-        self._send(m, following)
+        strobe = Cat(*(bit.replicate(self.piece_bytes) for bit in self.beats.payload.strobe))
+        m.d.comb += self.beats.ready.eq(steer(m, following, self.port, self.beats.payload.data, strobe))
         self._answers(m, issues, waiting)
         return m
 
@@ -101,27 +103,6 @@ class BurstSender(wiring.Component):
             waiting.append(fifo)
             requests.append(request)
         return waiting, requests
-
-    def _send(self, m: Module, following: Fifo) -> None:
-        """Beats to the channel of the burst that they belong to."""
-        sent, is_last, moves, burst = Signal(8), Signal(), Signal(), following.o.payload
-        ready = Array([port.w.ready for port in self.port])[burst.channel] if len(self.port) > 1 else self.port[0].w.ready
-        strobe = Cat(*(bit.replicate(self.piece_bytes) for bit in self.beats.payload.strobe))
-        m.d.comb += [
-            is_last.eq(sent == burst.beats),
-            moves.eq(following.o.valid & ready),
-            self.beats.ready.eq(moves),
-            following.o.ready.eq(moves & is_last),
-        ]
-        with m.If(moves):
-            m.d.sync += sent.eq(Mux(is_last, 0, sent + 1))
-        for index, port in enumerate(self.port):
-            m.d.comb += [
-                port.w.valid.eq(following.o.valid & (burst.channel == index)),
-                port.w.payload.data.eq(self.beats.payload.data),
-                port.w.payload.strobe.eq(strobe),
-                port.w.payload.last.eq(is_last),
-            ]
 
     def _answers(self, m: Module, issues: Value, waiting: list[Fifo]) -> None:
         """Counts of unanswered bursts, and the ends of instructions."""

@@ -3,8 +3,6 @@
     cycles   about 10 + bits of the second factors: 30 to 80 for maps of ordinary size, while the POST before drains
 """
 
-from functools import reduce
-
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -90,15 +88,12 @@ class Setup(wiring.Component):
             m.d.comb += plan.rectangles[pe].eq(rectangle)
             real.append((rectangle, (rectangle.top < rectangle.bottom) & (rectangle.left < rectangle.right)))
         first, has_pixels = real[0]
-        for side, (neutral, is_better) in {
-            "top": (-1, lambda a, b: a < b),
-            "bottom": (0, lambda a, b: a > b),
-            "left": (-1, lambda a, b: a < b),
-            "right": (0, lambda a, b: a > b),
-        }.items():
-            width = RECTANGLE[side].width
-            values = [Mux(valid, rectangle[side], Const(neutral & (1 << width) - 1, width)) for rectangle, valid in real]
-            outermost = reduce(lambda a, b, is_better=is_better: Mux(is_better(a, b), a, b), values)  # type: ignore[misc]
+        for side, field in RECTANGLE:
+            is_low = side in ("top", "left")
+            neutral = Const((1 << field.width) - 1 if is_low else 0, field.width)
+            outermost, *others = [Mux(valid, rectangle[side], neutral) for rectangle, valid in real]
+            for value in others:
+                outermost = Mux(outermost < value if is_low else outermost > value, outermost, value)
             m.d.sync += plan.box[side].eq(Mux(post.channel_split, first[side], outermost))
         some = Mux(post.channel_split, has_pixels, Cat(valid for _, valid in real).any())
         m.d.comb += plan.empty.eq(~some | (post.channels == 0) | (post.total_channels == 0))

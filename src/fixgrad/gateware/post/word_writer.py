@@ -13,7 +13,7 @@ from amaranth.utils import ceil_log2
 from fixgrad.gateware.axi.burst import FAULT, FaultKind, MemoryPorts
 from fixgrad.gateware.axi.client import WritePort
 from fixgrad.gateware.axi.streams import Fifo
-from fixgrad.gateware.post.burst_sender import BurstSender, beat_layout, sent_burst_layout
+from fixgrad.gateware.post.burst_sender import PairedBurstSender, beat_layout, sent_burst_layout
 
 #: Beats, and bursts, that wait to be sent. A burst may be one word, so there are as many of one as of the other.
 DEPTH = 64
@@ -63,7 +63,7 @@ class WordWriter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.sender = sender = BurstSender(self.memory, self.piece_bytes)
+        m.submodules.sender = sender = PairedBurstSender(self.memory, self.piece_bytes)
         m.submodules.beats = beats = Fifo(beat_layout(self.memory, self.piece_bytes), DEPTH)
         m.submodules.bursts = bursts = Fifo(sent_burst_layout(self.memory), DEPTH)
         for mine, inner in zip(self.port, sender.port, strict=True):

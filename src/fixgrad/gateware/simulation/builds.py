@@ -5,8 +5,6 @@ goes into it: netlist, harness, options, versions of the tools, kind of processo
 harness, Verilator's own runtime) are compiled once and linked to each.
 """
 
-import fcntl
-import hashlib
 import importlib.metadata
 import importlib.resources
 import json
@@ -15,20 +13,16 @@ import platform
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
 from fixgrad.gateware.axi.ports import Port
+from fixgrad.gateware.cache import cache_folder, digest, locked, remove_unused
 from fixgrad.gateware.simulation.emit import TOP, Netlist, ToolError, cxxrtl, run_tool
 from fixgrad.gateware.simulation.partition import WRAPPER, Part, partition
 
-#: Builds that were not used for so long are removed when another one is made.
-KEEP_DAYS = 30
 _COMPILE = ["-std=c++20", "-fPIC", "-fvisibility=hidden", "-march=native", "-w"]
 
 
@@ -37,13 +31,6 @@ class Engine(StrEnum):
 
     VERILATOR = "verilator"
     CXXRTL = "cxxrtl"
-
-
-def cache_folder() -> Path:
-    """`$FIXGRAD_CACHE`, or `fixgrad` in the user's cache folder."""
-    if "FIXGRAD_CACHE" in os.environ:
-        return Path(os.environ["FIXGRAD_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fixgrad"
 
 
 def build(design: Netlist, engine: Engine = Engine.VERILATOR, *, trace: bool = False, quick: bool = False) -> Path:
@@ -59,14 +46,14 @@ def build(design: Netlist, engine: Engine = Engine.VERILATOR, *, trace: bool = F
         ToolError: no C++ compiler, or a tool failed.
     """
     blocks = [text for pair in sorted(design.blocks.items()) for text in pair]
-    key = _digest(_tools(), _recipe(), engine, trace, quick, design.top, *blocks, *_harness())
+    key = digest(_tools(), _recipe(), engine, trace, quick, design.top, *blocks, *_harness())
     target = cache_folder() / "simulations" / f"{engine}-{key}.so"
     if target.exists():
         os.utime(target)
         return target
-    with _locked(target):
+    with locked(target):
         if not target.exists():
-            _remove_unused(target.parent)
+            remove_unused(target.parent)
             _make(design, engine, trace, quick, target)
     return target
 
@@ -104,10 +91,10 @@ def _model(part: Part) -> str:
 
 def _part_object(part: Part, trace: bool, quick: bool, flags: list[str]) -> tuple[Path, dict[str, str]]:
     """A part as one object file and the headers of its class, from the cache or made now."""
-    key = _digest(_tools(), _recipe(), part.name, part.verilog, trace, quick)
+    key = digest(_tools(), _recipe(), part.name, part.verilog, trace, quick)
     target = cache_folder() / "objects" / f"{part.name}-{key}.o"
     headers = target.with_suffix(".json")
-    with _locked(target):
+    with locked(target):
         if not (target.exists() and headers.exists()):
             with tempfile.TemporaryDirectory(prefix="fixgrad-part-") as name:
                 _make_part(part, trace, quick, flags, Path(name))
@@ -184,9 +171,9 @@ def _harness_objects() -> list[Path]:
 
 def _shared_object(source: Path, flags: list[str], also: list[str] | None = None) -> Path:
     """An object that many builds link, from the cache or compiled now."""
-    key = _digest(_tools(), source.read_text(), *flags, *(also or []))
+    key = digest(_tools(), source.read_text(), *flags, *(also or []))
     target = cache_folder() / "objects" / f"{source.stem}-{key}.o"
-    with _locked(target):
+    with locked(target):
         if not target.exists():
             unfinished = target.with_suffix(f".{os.getpid()}")
             run_tool([_compiler(), *_COMPILE, "-O2", *flags, "-c", str(source), "-o", str(unfinished)], target.parent)
@@ -283,27 +270,3 @@ def _is_installed(name: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _digest(*parts: object) -> str:
-    whole = hashlib.sha256()
-    for part in parts:
-        text = str(part).encode()
-        whole.update(len(text).to_bytes(8, "little") + text)
-    return whole.hexdigest()[:24]
-
-
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """One process at a time makes `target`; the others wait and find it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _remove_unused(folder: Path) -> None:
-    oldest = time.time() - KEEP_DAYS * 86_400
-    for path in folder.iterdir():
-        if path.stat().st_mtime < oldest:
-            path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 
 from fixgrad.gateware.axi.ports import Port
-from fixgrad.gateware.simulation.builds import cache_folder
+from fixgrad.gateware.cache import cache_folder
 from fixgrad.gateware.simulation.emit import Netlist, netlist
 from fixgrad.machine import Machine
 

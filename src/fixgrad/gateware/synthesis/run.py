@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from fixgrad.gateware.cache import digest
 from fixgrad.gateware.simulation.emit import yosys
-from fixgrad.gateware.synthesis.cache import digest, is_kept, kept
+from fixgrad.gateware.synthesis.cache import is_kept, kept
 from fixgrad.gateware.synthesis.parts import Part
 from fixgrad.gateware.synthesis.technology import Technology
 

@@ -1,4 +1,4 @@
-"""Runs of a component in Amaranth's simulator."""
+"""Runs of a component in Amaranth's simulator, for the tests of all blocks."""
 
 from collections.abc import Callable
 from typing import Any
