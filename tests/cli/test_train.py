@@ -110,6 +110,7 @@ WRONG_USE: list[tuple[Sequence[object], str]] = [
     (("--resume", "OUT"), "holds no run (config.json is missing)"),
     (("--resume", "OUT", "--lr", 1), "--lr cannot be given with --resume: the run goes on with the settings in"),
     (("--resume", "OUT", "--float"), "--float cannot be given with --resume"),
+    (("--model", "digits", "--data", "digits", "--bf16", "--out", "OUT"), "--bf16 is about the float baseline: give --float too"),
 ]
 
 

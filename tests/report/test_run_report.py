@@ -156,6 +156,10 @@ def test_what_differs_from_the_float_run_is_said(runs: Path, tmp_path: Path) -> 
         "warmup steps 2 here, 1 there",
         "the float run is pruned",
     )
+    faster = train(replace(FLOAT, arithmetic=Arithmetic.BFLOAT16), tmp_path / "faster")
+    compared = report_run(runs / "a", faster).comparison
+    assert compared is not None
+    assert compared.differences == ("the float run multiplies in bfloat16",)
 
 
 def test_a_run_that_is_no_baseline_is_refused(runs: Path, tmp_path: Path) -> None:

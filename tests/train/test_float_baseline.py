@@ -59,6 +59,27 @@ def test_the_rate_follows_the_schedule() -> None:
     assert np.abs(moved[0]).max() > 1e-4
 
 
+def test_bfloat16_products_are_those_of_autocast_and_all_that_is_kept_is_float32() -> None:
+    weights = initial_weights(NETWORK, 0)
+    ours = FloatTrainer(NETWORK, weights, RECIPE, total_steps=10, bfloat16=True)
+    module = float_module(NETWORK)
+    module.load_state_dict({name: torch.from_numpy(value).float() for name, value in weights.items()})
+    x, labels = batch(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = module(torch.from_numpy(x.astype(np.float32) / 64).contiguous(memory_format=torch.channels_last))
+    in_float32, expected = trainer().step(x, labels).loss, F.cross_entropy(logits.float(), torch.from_numpy(labels)).item()
+    assert ours.step(x, labels).loss == expected != in_float32
+    assert {array.dtype for array in ours.snapshot().arrays.values()} == {np.dtype(np.float32)}
+
+
+def test_a_resumed_run_goes_on_with_bfloat16_products() -> None:
+    whole = FloatTrainer(NETWORK, initial_weights(NETWORK, 0), RECIPE, total_steps=10, bfloat16=True)
+    whole.step(*batch(0))
+    again = FloatTrainer.from_snapshot(NETWORK, whole.snapshot(), RECIPE, 10, bfloat16=True)
+    assert whole.step(*batch(1)) == again.step(*batch(1))
+    assert np.array_equal(whole.predict(batch(2)[0]), again.predict(batch(2)[0]))
+
+
 def test_what_is_pruned_stays_zero() -> None:
     ours = trainer()
     ours.step(*batch(0))

@@ -68,6 +68,14 @@ def command(
         bool,
         typer.Option("--float", help="Train the float32 baseline: same weights, data and order.", rich_help_panel=WHAT),
     ] = False,
+    bf16: Annotated[
+        bool,
+        typer.Option(
+            "--bf16",
+            help="With --float: multiply in bfloat16 and add in float32, about twice as fast where the CPU has such products.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; it must not exist yet.", rich_help_panel=RUN)] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Continue the run in this folder, to the same bits.", rich_help_panel=RUN)
@@ -230,6 +238,8 @@ def command(
     """
     given = {name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")}
     _check_use(resume, checkpoint, given, from_run, model=model, data=data, out=out)
+    if bf16 and not use_float:
+        raise UsageError("--bf16 is about the float baseline: give --float too, or leave it out")
     if starts_workers(workers):
         end_with(train_as_workers(workers or 1, threads, resume or out))
     from rich.console import Console
@@ -254,7 +264,7 @@ def command(
         "image_size": image_size,
         "augment": augment,
         "validation": hold_out,
-        "arithmetic": Arithmetic.FLOAT if use_float else None,
+        "arithmetic": None if not use_float else Arithmetic.BFLOAT16 if bf16 else Arithmetic.FLOAT,
         "density": density,
         "prune_epoch": prune_epoch,
         "allocate": allocate,

@@ -14,7 +14,6 @@ from fixgrad.network import MacLayer, Network
 from fixgrad.numbers import bit_length
 from fixgrad.train.checkpoint import Checkpoint
 from fixgrad.train.epoch_tally import ACCUMULATOR_MAGNITUDE_BITS
-from fixgrad.train.plan import Arithmetic
 from fixgrad.train.run_folder import RunFolder
 
 #: Largest magnitude of an operand code.
@@ -129,7 +128,7 @@ def inspect_run(path: Path, checkpoint: str | None = None) -> Inspection:
     folder = RunFolder.open(path)
     saved = folder.load(checkpoint)
     plan = saved.plan
-    if plan.arithmetic is Arithmetic.FLOAT:
+    if plan.arithmetic.is_float:
         raise UsageError(f"{path} is a float run: it has no integers that could saturate or overflow")
     lines = [line["tensors"] for line in folder.metrics() if "tensors" in line and line.get("epoch", 0) <= saved.epoch]
     try:

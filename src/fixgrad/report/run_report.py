@@ -187,7 +187,7 @@ def _predicted(plan: Plan, masks: Masks, machine: Machine) -> PredictedStep:
 
 
 def _comparison(path: Path, checkpoint: Checkpoint, given: Path | None) -> Comparison | None:
-    if given is None and checkpoint.plan.arithmetic is Arithmetic.FLOAT:
+    if given is None and checkpoint.plan.arithmetic.is_float:
         return None
     float_run = given or find_float_run(path.resolve() if path.name in ("", "..") else path)
     if float_run is None:
@@ -204,7 +204,7 @@ def _comparison(path: Path, checkpoint: Checkpoint, given: Path | None) -> Compa
 
 
 def _wrong_baseline(ours: Plan, theirs: Plan) -> str:
-    if theirs.arithmetic is not Arithmetic.FLOAT:
+    if not theirs.arithmetic.is_float:
         return "it is no float run"
     if ours.network != theirs.network:
         return f"it trains another network ({theirs.network.name})"
@@ -225,4 +225,6 @@ def _differences(ours: Checkpoint, theirs: Checkpoint) -> tuple[str, ...]:
         },
     }
     found = [f"{name} {mine} here, {other} there" for name, (mine, other) in pairs.items() if mine != other]
+    if theirs.plan.arithmetic is Arithmetic.BFLOAT16:
+        found.append("the float run multiplies in bfloat16")
     return (*found, "the float run is pruned") if theirs.plan.prunes else tuple(found)

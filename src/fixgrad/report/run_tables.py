@@ -82,7 +82,7 @@ def _pruning(report: RunReport) -> str:
 
 def _comparison_rows(report: RunReport) -> list[tuple[str, str]]:
     if report.comparison is None:
-        if report.plan.arithmetic is Arithmetic.FLOAT:
+        if report.plan.arithmetic.is_float:
             return []
         return [("float training", "no run found beside this one: train it with --float, or name it with --float-run")]
     compared = report.comparison

@@ -66,10 +66,21 @@ class FloatTrainer:
         weights: initial value of every parameter.
         recipe: optimiser and schedule; widths and rounding have no meaning here.
         total_steps: length of the run, for the schedule.
+        bfloat16: multiply in bfloat16 and add in float32 (PyTorch's autocast); weights, momenta and update stay in float32.
+            About twice as fast where the CPU has such products.
     """
 
-    def __init__(self, network: Network, weights: Mapping[str, NDArray[Any]], recipe: Recipe, total_steps: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        weights: Mapping[str, NDArray[Any]],
+        recipe: Recipe,
+        total_steps: int,
+        *,
+        bfloat16: bool = False,
+    ) -> None:
         self.network = network
+        self._bfloat16 = bfloat16
         self._recipe = recipe
         self._total_steps = total_steps
         self._steps = 0
@@ -86,13 +97,15 @@ class FloatTrainer:
         self._drops = any(isinstance(layer, Dropout) for layer in network)
 
     @classmethod
-    def from_snapshot(cls, network: Network, saved: StateArrays, recipe: Recipe, total_steps: int) -> "FloatTrainer":
+    def from_snapshot(
+        cls, network: Network, saved: StateArrays, recipe: Recipe, total_steps: int, *, bfloat16: bool = False
+    ) -> "FloatTrainer":
         """The trainer that made the snapshot.
 
         Raises:
             DataError: an array is missing or has another shape.
         """
-        trainer = cls(network, _under("weight/", saved.arrays), recipe, total_steps)
+        trainer = cls(network, _under("weight/", saved.arrays), recipe, total_steps, bfloat16=bfloat16)
         momenta = _under("momentum/", saved.arrays)
         for name, momentum in trainer._momenta.items():
             _fill(momentum, momenta, name)
@@ -115,7 +128,7 @@ class FloatTrainer:
         self._module.train()
         if self._drops:
             torch.manual_seed(stream_key(self._recipe.seed, self._steps, "dropout").low)
-        logits = self._module(self._values(x))
+        logits = self._logits(x)
         loss = F.cross_entropy(logits, target)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -144,7 +157,7 @@ class FloatTrainer:
     def predict(self, x: Codes) -> NDArray[np.float32]:
         """Logits [batch, classes]."""
         self._module.eval()
-        logits: NDArray[np.float32] = self._module(self._values(x)).numpy()
+        logits: NDArray[np.float32] = self._logits(x).numpy()
         return logits
 
     def weights(self) -> dict[str, NDArray[Any]]:
@@ -193,6 +206,12 @@ class FloatTrainer:
         arrays.update({f"running/{name}": _array(statistic) for name, statistic in self._running.items()})
         arrays.update({f"mask/{name}": mask for name, mask in self.masks().items()})
         return StateArrays(arrays, {"step": self._steps})
+
+    def _logits(self, x: Codes) -> Tensor:
+        """[batch, classes], float32."""
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._bfloat16):
+            logits: Tensor = self._module(self._values(x))
+        return logits.float()
 
     def _values(self, x: Codes) -> Tensor:
         values = torch.from_numpy(np.ldexp(x.astype(np.float32), -self.network.input_frac))

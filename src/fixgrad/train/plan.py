@@ -17,6 +17,12 @@ class Arithmetic(StrEnum):
 
     FIXED = "fixed-point"
     FLOAT = "float"
+    BFLOAT16 = "float with bfloat16 products"
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it is a baseline."""
+        return self is not Arithmetic.FIXED
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,7 +256,7 @@ class TrainingRun:
 
 def _check_execution(request: RunRequest, execution: Execution) -> None:
     device = usable_device(execution.device)
-    if request.arithmetic is Arithmetic.FLOAT and (device != "cpu" or execution.collective.size > 1):
+    if request.arithmetic.is_float and (device != "cpu" or execution.collective.size > 1):
         raise UsageError("the float baseline is computed by one worker on the CPU: leave out --device and --workers")
 
 
@@ -327,19 +327,21 @@ def _refuse_other_data(data: DataSource, plan: Plan, path: Path) -> None:
 
 
 def _new_trainer(plan: Plan, weights: Weights, execution: Execution) -> Trainer:
-    if plan.arithmetic is Arithmetic.FLOAT:
+    if plan.arithmetic.is_float:
         from fixgrad.train.float_baseline import FloatTrainer
 
-        return FloatTrainer(plan.network, weights, plan.recipe, plan.total_steps)
+        return FloatTrainer(plan.network, weights, plan.recipe, plan.total_steps, bfloat16=plan.arithmetic is Arithmetic.BFLOAT16)
     return _fixed_point(plan, initial_state(plan.network, weights, plan.recipe), execution)
 
 
 def resumed_trainer(plan: Plan, saved: StateArrays, execution: Execution = HERE) -> Trainer:
     """The trainer whose snapshot was saved."""
-    if plan.arithmetic is Arithmetic.FLOAT:
+    if plan.arithmetic.is_float:
         from fixgrad.train.float_baseline import FloatTrainer
 
-        return FloatTrainer.from_snapshot(plan.network, saved, plan.recipe, plan.total_steps)
+        return FloatTrainer.from_snapshot(
+            plan.network, saved, plan.recipe, plan.total_steps, bfloat16=plan.arithmetic is Arithmetic.BFLOAT16
+        )
     return _fixed_point(plan, state_from_arrays(plan.network, saved.arrays, saved.values), execution)
 
 
