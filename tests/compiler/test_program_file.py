@@ -194,12 +194,12 @@ def test_another_instruction_set_is_told_which_fields_differ() -> None:
 
 
 def test_differences_of_instruction_sets() -> None:
-    record = json.loads(json.dumps(instruction_set_record()))
-    assert explain_instruction_set(record) == ""
+    record = json.loads(json.dumps(instruction_set_record(TINY)))
+    assert explain_instruction_set(record, TINY) == ""
     record["version"] += 1
     del record["kinds"]["LOSS"]
     record["step_parameters"]["shift"][0] += 4
-    told = explain_instruction_set(record)
-    version = instruction_set_record()["version"]
+    told = explain_instruction_set(record, TINY)
+    version = instruction_set_record(TINY)["version"]
     assert told.startswith(f"version: {version} here, {version + 1} there; LOSS: opcode 7 of post here, none there; ")
     assert told.endswith(" more")

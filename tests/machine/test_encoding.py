@@ -211,8 +211,8 @@ def test_a_mismatch_names_nested_fields_and_the_instruction_set(monkeypatch: pyt
     record = identity_record(machine)
     record["machine"]["memory"]["channels"] = 4
     assert explain_mismatch(machine, record) == "memory.channels: 1 here, 4 there"
-    before = instruction_set_digest()
+    before = instruction_set_digest(machine)
     monkeypatch.setattr(encoding_module, "INSTRUCTION_SET_VERSION", -1)
-    assert instruction_set_digest() != before
+    assert instruction_set_digest(machine) != before
     old = {**identity_record(machine), "instruction_set": before}
-    assert explain_mismatch(old, machine) == f"instruction_set: {before} here, {instruction_set_digest()} there"
+    assert explain_mismatch(old, machine) == f"instruction_set: {before} here, {instruction_set_digest(machine)} there"

@@ -3,7 +3,7 @@
 import pytest
 
 from fixgrad.errors import UsageError
-from fixgrad.machine import PRESETS, Machine, identity, preset
+from fixgrad.machine import PRESETS, Machine, explain_mismatch, identity, preset
 from fixgrad.machine.resources import resources_of
 from fixgrad.simulate.bounds import memory_rate
 
@@ -45,3 +45,26 @@ def test_presets_have_identities_of_their_own() -> None:
 def test_an_unknown_preset_is_refused_with_the_names() -> None:
     with pytest.raises(UsageError, match=r"machine 'kcu150' is unknown: did you mean kcu1500\? choose kcu1500, tiny, formal, "):
         preset("kcu150")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("kcu1500", "59f74652725bcfa5"),
+        ("tiny", "7f056c99c1d69663"),
+        ("formal", "70b692efd2671fa1"),
+        ("ecp5-85f", "7e5e429ff88fbb84"),
+    ],
+)
+def test_an_elementwise_unit_elsewhere_changes_nothing_of_a_machine_without(name: str, expected: str) -> None:
+    assert identity(PRESETS[name]) == expected
+
+
+def test_a_machine_with_an_elementwise_unit_is_another_one() -> None:
+    for name in ("tiny", "kcu1500"):
+        machine, graph = PRESETS[name], PRESETS[f"{name}-graph"]
+        assert "elementwise_lanes: none here" in explain_mismatch(machine, graph)
+        assert "instruction_set" in explain_mismatch(machine, graph)
+        assert Machine.from_dict(graph.to_dict()) == graph
+    with pytest.raises(UsageError, match="elementwise_lanes is 3: choose 0 or a divisor of 4 lanes"):
+        PRESETS["tiny"].with_changes(elementwise_lanes=3)

@@ -31,7 +31,9 @@ def list_presets(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("name", "board", "groups x PEs x lanes", "MHz", "peak GOP/s", "memory"):
-        table.add_column(column, justify="right" if column in ("MHz", "peak GOP/s") else "left", no_wrap=True)
+        # Names are what the other commands take: a narrow terminal cuts the other columns first.
+        least = max(map(len, PRESETS)) if column == "name" else None
+        table.add_column(column, justify="right" if column in ("MHz", "peak GOP/s") else "left", no_wrap=True, min_width=least)
     for machine in PRESETS.values():
         sizes = f"{machine.groups} x {machine.pes_per_group} x {machine.lanes}"
         memory = f"{machine.memory.channels} x {machine.memory.standard}"

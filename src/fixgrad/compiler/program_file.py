@@ -40,7 +40,7 @@ def save_program(program: Program, path: str | Path) -> None:
     header = {
         "format": FORMAT,
         "identity": identity_record(program.machine),
-        "instruction_set": instruction_set_record(),
+        "instruction_set": instruction_set_record(program.machine),
         "machine": program.machine.to_dict(),
         "network": program.network.to_dict(),
         "recipe": program.recipe.to_dict(),
@@ -80,7 +80,7 @@ def load_program(path: str | Path) -> Program:
         header: dict[str, Any] = json.loads(text.tobytes())
         if header["format"] != FORMAT:
             raise DataError(f"{path} has the format {header['format']!r}: expected {FORMAT!r}; compile it again")
-        different = explain_instruction_set(header["instruction_set"])
+        different = explain_instruction_set(header["instruction_set"], Machine.from_dict(header["machine"]))
         if different:
             raise DataError(f"{path} is of another instruction set: {different}; compile it again")
         program = _program(header, arrays)

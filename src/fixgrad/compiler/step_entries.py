@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 
 from fixgrad.compiler.stages import Stage
 from fixgrad.errors import DataError
-from fixgrad.machine.instructions import STEP_ENTRY_BYTES, STEP_PARAMETERS
+from fixgrad.machine.instructions import ALL_STEP_PARAMETERS, STEP_ENTRY_BYTES
 from fixgrad.network import Recipe, StepTable
+from fixgrad.network.junctions import MAX_ALIGNMENT
+from fixgrad.network.recipe import OPERAND_BITS
+from fixgrad.network.scaling import common_frac
 from fixgrad.network.step_table import ErrorScales
 from fixgrad.numbers import Rounding
 
@@ -48,7 +51,7 @@ def encode_entry(values: Mapping[str, int]) -> NDArray[np.uint8]:
         DataError: a value does not fit its field.
     """
     entry = bytearray(STEP_ENTRY_BYTES)
-    for item in STEP_PARAMETERS:
+    for item in ALL_STEP_PARAMETERS:
         value = int(values.get(item.name, 0))
         try:
             entry[item.offset : item.offset + item.bytes] = value.to_bytes(item.bytes, "little", signed=item.signed)
@@ -62,8 +65,20 @@ def decode_entry(entry: NDArray[np.uint8]) -> Values:
     data = entry.tobytes()
     return {
         item.name: int.from_bytes(data[item.offset : item.offset + item.bytes], "little", signed=item.signed)
-        for item in STEP_PARAMETERS
+        for item in ALL_STEP_PARAMETERS
     }
+
+
+def alignment(fracs: Sequence[int]) -> Values:
+    """What ELEMENTWISE is told of the scales of one or two 8-bit operands that it adds: see `fixgrad.network.scaling.common_frac`.
+
+    At most one of two operands is finer than their common scale. The other one is a whole number there, so one rounding of the
+    sum is that of the finer operand. By 8 bits and more every code of 8 bits is rounded to 0.
+    """
+    frac = common_frac(fracs, MAX_ALIGNMENT)
+    down = min(max(own - frac for own in fracs), OPERAND_BITS)
+    lefts = [max(frac - own, -down) + down for own in fracs]
+    return {"left_first": lefts[0], "left_second": lefts[-1], "down": down}
 
 
 def _forward(table: StepTable, layer: str) -> Values:

@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from fixgrad.machine.elementwise_instructions import ELEMENTWISE_KINDS, RECORD, RECORD_BYTES
 from fixgrad.machine.encoding import Instruction, Place, disassemble, layout, used_bits
 from fixgrad.machine.instructions import (
+    ALL_STEP_PARAMETERS,
     HEADER,
     INSTRUCTION_BYTES,
     INSTRUCTION_SET_VERSION,
     KINDS,
     STEP_ENTRY_BYTES,
-    STEP_PARAMETERS,
     Kind,
+    Parameter,
     Unit,
 )
 from fixgrad.machine.parameters import MAX_PES_PER_GROUP
@@ -46,6 +48,7 @@ def instructions_page() -> str:
     ]
     for kind in KINDS:
         lines += _kind_section(kind)
+    lines += _elementwise()
     return "\n".join([*lines, *_step_table()]) + "\n"
 
 
@@ -76,9 +79,33 @@ def _introduction() -> list[str]:
     ]
 
 
-def _kind_section(kind: Kind) -> list[str]:
+def _elementwise() -> list[str]:
+    names = ", ".join(kind.name for kind in ELEMENTWISE_KINDS)
+    lines = [
+        "## The elementwise unit",
+        "",
+        f"{names} are instructions of machines with an elementwise unit (`elementwise_lanes` above 0); elsewhere their opcodes are",
+        "illegal. They belong to POST: they wait in its queue, count as its instructions, and begin when all POST instructions",
+        "before them have completed, writes included. [machine.md](machine.md#the-elementwise-unit) says how they are used.",
+        "",
+    ]
+    for kind in ELEMENTWISE_KINDS:
+        lines += _kind_section(kind, "#")
+    return [
+        *lines,
+        "### The record of a channel",
+        "",
+        f"What batch normalisation keeps of a channel, {RECORD_BYTES} bytes in memory; bytes that no field takes are left alone.",
+        "CHANNEL_SUMS writes the sums, NORMALISE all other fields, ELEMENTWISE reads a, b and c.",
+        "",
+        *_parameter_table(RECORD),
+        "",
+    ]
+
+
+def _kind_section(kind: Kind, deeper: str = "") -> list[str]:
     own = list(layout(kind.name).values())[len(HEADER) :]
-    lines = [f"## {kind.name}", "", f"Opcode {kind.opcode}, unit {kind.unit.name}. {kind.action}", ""]
+    lines = [f"{deeper}## {kind.name}", "", f"Opcode {kind.opcode}, unit {kind.unit.name}. {kind.action}", ""]
     if kind.loop_nest:
         lines += ["```", kind.loop_nest, "```", ""]
     if own:
@@ -122,13 +149,15 @@ def _step_table() -> list[str]:
         f"An entry of {STEP_ENTRY_BYTES} bytes for each layer and phase, little endian; bytes that no field takes are zero.",
         "The host writes the table before each step, so that no instruction depends on the step.",
         "",
-        "| byte | bytes | field | meaning |",
-        "|---|---|---|---|",
-        *(
-            f"| {p.offset} | {p.bytes}{', signed' if p.signed else ''} | `{p.name}` | {_cell(p.text)} |"
-            for p in sorted(STEP_PARAMETERS, key=lambda p: p.offset)
-        ),
+        *_parameter_table(ALL_STEP_PARAMETERS),
     ]
+
+
+def _parameter_table(parameters: Sequence[Parameter]) -> Iterator[str]:
+    yield "| byte | bytes | field | meaning |"
+    yield "|---|---|---|---|"
+    for p in sorted(parameters, key=lambda p: p.offset):
+        yield f"| {p.offset} | {p.bytes}{', signed' if p.signed else ''} | `{p.name}` | {_cell(p.text)} |"
 
 
 def registers_page() -> str:

@@ -19,12 +19,12 @@ from fixgrad.machine.instructions import (
     HEADER,
     INSTRUCTION_BYTES,
     INSTRUCTION_SET_VERSION,
-    KINDS,
     STEP_ENTRY_BYTES,
-    STEP_PARAMETERS,
     Field,
     Kind,
     Unit,
+    kinds_of,
+    step_parameters_of,
 )
 from fixgrad.machine.parameters import Machine
 
@@ -289,8 +289,8 @@ def _digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]
 
 
-def instruction_set_record() -> dict[str, Any]:
-    """What of the instruction set a program depends on: layouts and version; explanations are left out."""
+def instruction_set_record(machine: Machine) -> dict[str, Any]:
+    """What of a machine's instruction set a program depends on: layouts and version; explanations are left out."""
 
     def fields(of: Iterable[Field]) -> list[list[Any]]:
         return [[field.name, field.bits, field.signed] for field in of]
@@ -299,21 +299,21 @@ def instruction_set_record() -> dict[str, Any]:
         "version": INSTRUCTION_SET_VERSION,
         "bytes": INSTRUCTION_BYTES,
         "header": fields(HEADER),
-        "kinds": {kind.name: [kind.opcode, str(kind.unit), fields(kind.fields)] for kind in KINDS},
+        "kinds": {kind.name: [kind.opcode, str(kind.unit), fields(kind.fields)] for kind in kinds_of(machine)},
         "step_entry_bytes": STEP_ENTRY_BYTES,
-        "step_parameters": {p.name: [p.offset, p.bytes, p.signed] for p in STEP_PARAMETERS},
+        "step_parameters": {p.name: [p.offset, p.bytes, p.signed] for p in step_parameters_of(machine)},
     }
 
 
-def instruction_set_digest() -> str:
+def instruction_set_digest(machine: Machine) -> str:
     """Hash of `instruction_set_record`, 16 hexadecimal digits."""
-    return _digest(instruction_set_record())
+    return _digest(instruction_set_record(machine))
 
 
 def identity_record(machine: Machine) -> dict[str, Any]:
     """What a program carries to say for which machine it is: JSON values, one for each thing that it depends on."""
     sizes = {name: value for name, value in machine.to_dict().items() if name not in LABELS}
-    return {"instruction_set": instruction_set_digest(), "machine": sizes}
+    return {"instruction_set": instruction_set_digest(machine), "machine": sizes}
 
 
 def identity(machine: Machine) -> str:

@@ -5,17 +5,18 @@ from itertools import islice
 from typing import Any
 
 from fixgrad.machine.encoding import instruction_set_record
+from fixgrad.machine.parameters import Machine
 
 #: Differences that a message lists.
 LISTED = 4
 
 
-def explain_instruction_set(theirs: Mapping[str, Any]) -> str:
-    """How this instruction set differs from another one's `instruction_set_record`; empty where it does not.
+def explain_instruction_set(theirs: Mapping[str, Any], machine: Machine) -> str:
+    """How a machine's instruction set differs from another one's `instruction_set_record`; empty where it does not.
 
     ``POST.channels: field 3 of 12 bits here, field 3 of 10 bits there``, and so on; after the first few only how many more.
     """
-    found = list(_differences(dict(_flat(instruction_set_record())), dict(_flat(theirs))))
+    found = list(_differences(dict(_flat(instruction_set_record(machine))), dict(_flat(theirs))))
     more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
     return "; ".join(islice(found, LISTED)) + more
 

@@ -8,55 +8,34 @@ UPDATE instructions name a group and each group has a queue of its own, which co
 group has completed n of its own. A group that has nothing to update gets an UPDATE of no parameters.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
+from fixgrad.machine.elementwise_instructions import ELEMENTWISE_KINDS, ELEMENTWISE_STEP_PARAMETERS
+from fixgrad.machine.instruction_kinds import ADDRESS_BITS, WAIT_BITS, Field, Kind, Parameter, Unit, address
+from fixgrad.machine.parameters import Machine
+
+__all__ = [
+    "ADDRESS_BITS",
+    "ALL_KINDS",
+    "ALL_STEP_PARAMETERS",
+    "BY_NAME",
+    "BY_OPCODE",
+    "HEADER",
+    "INSTRUCTION_BYTES",
+    "INSTRUCTION_SET_VERSION",
+    "KINDS",
+    "STEP_ENTRY_BYTES",
+    "STEP_PARAMETERS",
+    "WAIT_BITS",
+    "Field",
+    "Kind",
+    "Parameter",
+    "Unit",
+    "kinds_of",
+    "step_parameters_of",
+]
 
 INSTRUCTION_BYTES = 128
 #: Raised with every change of meaning that names, widths and order of the fields do not show.
 INSTRUCTION_SET_VERSION = 1
-
-
-class Unit(StrEnum):
-    """Who executes an instruction."""
-
-    CONTROL = "control"
-    LOAD = "load"
-    COMPUTE = "compute"
-    POST = "post"
-    UPDATE = "update"
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One unsigned field (or signed, in two's complement) of an instruction."""
-
-    name: str
-    bits: int
-    text: str
-    signed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of instruction.
-
-    Attributes:
-        name, opcode, unit: what it is and who executes it.
-        fields: after the header, in order.
-        action: one sentence.
-        loop_nest: what it does, as the loops that the unit runs.
-    """
-
-    name: str
-    opcode: int
-    unit: Unit
-    fields: tuple[Field, ...]
-    action: str
-    loop_nest: str
-
-
-WAIT_BITS = 24
-ADDRESS_BITS = 40
 
 HEADER: tuple[Field, ...] = (
     Field("opcode", 8, "kind of instruction"),
@@ -66,10 +45,6 @@ HEADER: tuple[Field, ...] = (
     Field("wait_post", WAIT_BITS, "POST instructions that must have completed"),
     Field("wait_update", WAIT_BITS, "UPDATE instructions that every group must have completed"),
 )
-
-
-def _address(name: str, text: str) -> Field:
-    return Field(name, ADDRESS_BITS, f"byte address: {text}")
 
 
 def _rectangles(prefix: str, what: str) -> tuple[Field, ...]:
@@ -105,7 +80,7 @@ KINDS: tuple[Kind, ...] = (
         "LOAD_PARAMS",
         1,
         Unit.LOAD,
-        (_address("source", "first entry of the step table"), Field("first", 10, "first entry"), Field("count", 10, "entries")),
+        (address("source", "first entry of the step table"), Field("first", 10, "first entry"), Field("count", 10, "entries")),
         "Copies entries of 64 bytes of the step table into the parameter memory.",
         "for e in range(count): params[first + e] = dram[source + 64 e : +64]",
     ),
@@ -114,7 +89,7 @@ KINDS: tuple[Kind, ...] = (
         2,
         Unit.LOAD,
         (
-            _address("source", "first channel of a feature map [channel][row][column][lane]"),
+            address("source", "first channel of a feature map [channel][row][column][lane]"),
             Field("channels", 12, "channels to load"),
             Field("channel_words", 20, "words from one channel to the next"),
             Field("row_words", 12, "words from one row to the next"),
@@ -132,7 +107,7 @@ KINDS: tuple[Kind, ...] = (
         3,
         Unit.LOAD,
         (
-            _address("source", "error of the first channel of group 0 [channel][row][column][lane]"),
+            address("source", "error of the first channel of group 0 [channel][row][column][lane]"),
             Field("channels", 12, "channels for each group (the last group may have fewer, see `total_channels`)"),
             Field("total_channels", 16, "channels of all groups together"),
             Field("channel_words", 20, "words from one channel to the next"),
@@ -154,8 +129,8 @@ KINDS: tuple[Kind, ...] = (
         (
             Field("group", 6, "group whose kernel queues take the entries"),
             Field("pe", 3, "one PE of the group, or 7 for all"),
-            _address("index", "coordinates of the first entry: row then column inside its CSB block, 2 bytes an entry"),
-            _address("data", "8-bit weights of the first entry, `taps` bytes an entry"),
+            address("index", "coordinates of the first entry: row then column inside its CSB block, 2 bytes an entry"),
+            address("data", "8-bit weights of the first entry, `taps` bytes an entry"),
             Field("count", 14, "entries"),
             Field("taps", 8, "weights of a kernel"),
             Field("with_data", 1, "1: weights too (FF, NG); 0: coordinates only (WG)"),
@@ -208,17 +183,17 @@ KINDS: tuple[Kind, ...] = (
             Field("total_channels", 16, "channels of all groups together"),
             Field("channel_split", 1, "1: the PEs of a group hold different channels"),
             Field("with_bias", 1, "FF: add `bias`. NG: add to `bias_gradient`"),
-            _address("bias", "FF: stored bias of the first channel, int32 each"),
-            _address("element", "NG: first random element of the first channel, uint32 each"),
-            _address("target", "first output channel [channel][row][column][lane], 2 bytes a code if out_bits is above 8"),
+            address("bias", "FF: stored bias of the first channel, int32 each"),
+            address("element", "NG: first random element of the first channel, uint32 each"),
+            address("target", "first output channel [channel][row][column][lane], 2 bytes a code if out_bits is above 8"),
             Field("channel_words", 20, "words from one output channel to the next"),
             Field("row_words", 12, "words from one output row to the next"),
-            _address("mask", "NG: activations of the same place; where they are not above 0 the error is 0"),
+            address("mask", "NG: activations of the same place; where they are not above 0 the error is 0"),
             Field("with_argmax", 1, "FF: write `argmax`"),
-            _address("argmax", "pool: where FF writes, and NG reads, which of the window's elements was the maximum"),
+            address("argmax", "pool: where FF writes, and NG reads, which of the window's elements was the maximum"),
             Field("mask_channel_words", 20, "NG: words from one channel to the next in `mask` and `argmax`"),
             Field("mask_row_words", 12, "NG: words from one row to the next in `mask` and `argmax`"),
-            _address("bias_gradient", "NG: int32 of each channel, to which the sum of the 8-bit errors is added"),
+            address("bias_gradient", "NG: int32 of each channel, to which the sum of the 8-bit errors is added"),
             Field("param", 10, "entry of the step table"),
             Field("rectify", 2, "FF: 1: negative accumulators become 0; 2: negative codes do. NG: 1: apply `mask`"),
             Field("pool_rows", 3, "rows of the pooling window that follows (FF) or precedes (NG); 1: none"),
@@ -242,13 +217,13 @@ KINDS: tuple[Kind, ...] = (
         7,
         Unit.POST,
         (
-            _address("logits", "codes [class][lane], 2 bytes a code if logit_bits is above 8"),
+            address("logits", "codes [class][lane], 2 bytes a code if logit_bits is above 8"),
             Field("logit_bits", 6, "width of the logits"),
-            _address("labels", "uint16 [lane]"),
-            _address("target", "8-bit errors [class][lane]"),
+            address("labels", "uint16 [lane]"),
+            address("target", "8-bit errors [class][lane]"),
             Field("with_bias", 1, "add to `bias_gradient`"),
-            _address("bias_gradient", "int32 of each class, to which the sum of the errors is added"),
-            _address("element", "first random element of each class, uint32"),
+            address("bias_gradient", "int32 of each class, to which the sum of the errors is added"),
+            address("element", "first random element of each class, uint32"),
             Field("classes", 12, "number of classes"),
             Field("param", 10, "entry of the step table"),
             Field("images", 8, "lanes that hold an image; the others get no error"),
@@ -267,13 +242,13 @@ KINDS: tuple[Kind, ...] = (
             Field("group", 6, "group whose gradients are taken, and whose queue this instruction joins"),
             Field("pe", 3, "one PE of the group, or 7 for the sum over its PEs"),
             Field("from_memory", 1, "1: gradients are int32 at `gradient_source` (biases)"),
-            _address("gradient_source", "gradients in memory"),
+            address("gradient_source", "gradients in memory"),
             Field("gradient_base", 14, "first gradient in the gradient memories"),
             Field("count", 20, "parameters"),
-            _address("stored", "stored weights, stored_bytes each"),
-            _address("momentum", "momenta, momentum_bytes each"),
-            _address("operand", "8-bit weights for the next step (not for biases)"),
-            _address("element", "random element of each kernel, uint32; taps follow one another"),
+            address("stored", "stored weights, stored_bytes each"),
+            address("momentum", "momenta, momentum_bytes each"),
+            address("operand", "8-bit weights for the next step (not for biases)"),
+            address("element", "random element of each kernel, uint32; taps follow one another"),
             Field("taps", 8, "parameters of one random element"),
             Field("stored_bytes", 3, "2, 3 or 4"),
             Field("momentum_bytes", 3, "2, 3 or 4"),
@@ -289,7 +264,7 @@ KINDS: tuple[Kind, ...] = (
         9,
         Unit.POST,
         (
-            _address("target", "16 bytes a register: OR of magnitudes, saturated elements, overflow flag, 0"),
+            address("target", "16 bytes a register: OR of magnitudes, saturated elements, overflow flag, 0"),
             Field("count", 9, "registers"),
         ),
         "Writes the range registers to memory and clears them.",
@@ -297,19 +272,15 @@ KINDS: tuple[Kind, ...] = (
     ),
 )
 
-BY_NAME: dict[str, Kind] = {kind.name: kind for kind in KINDS}
-BY_OPCODE: dict[int, Kind] = {kind.opcode: kind for kind in KINDS}
+#: The kinds of all machines, and behind them those of machines with an elementwise unit.
+ALL_KINDS: tuple[Kind, ...] = (*KINDS, *ELEMENTWISE_KINDS)
+BY_NAME: dict[str, Kind] = {kind.name: kind for kind in ALL_KINDS}
+BY_OPCODE: dict[int, Kind] = {kind.opcode: kind for kind in ALL_KINDS}
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One field of a step-table entry: a signed or unsigned integer at a byte offset."""
-
-    name: str
-    offset: int
-    bytes: int
-    signed: bool
-    text: str
+def kinds_of(machine: Machine) -> tuple[Kind, ...]:
+    """The kinds of instructions that a machine decodes; every other opcode is illegal there."""
+    return ALL_KINDS if machine.elementwise_lanes else KINDS
 
 
 #: Fields of a 64-byte entry of the step table. The host writes the table before each step; no instruction depends on the step.
@@ -331,3 +302,10 @@ STEP_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("momentum_bits", 20, 1, False, "width at which momenta saturate (UPDATE)"),
 )
 STEP_ENTRY_BYTES = 64
+#: With those that only the elementwise unit reads.
+ALL_STEP_PARAMETERS: tuple[Parameter, ...] = (*STEP_PARAMETERS, *ELEMENTWISE_STEP_PARAMETERS)
+
+
+def step_parameters_of(machine: Machine) -> tuple[Parameter, ...]:
+    """The fields of a step-table entry that a machine reads."""
+    return ALL_STEP_PARAMETERS if machine.elementwise_lanes else STEP_PARAMETERS

@@ -77,6 +77,7 @@ class Latencies:
         post: from an accumulator's read until its word leaves the post-processor.
         update: from a gradient's read until its weight leaves the update unit.
         loss_per_class: cycles of the loss unit for one class of one image (table, sum, division).
+        normalise: cycles of the elementwise unit for the scalars of one channel (divisions, a root).
     """
 
     dispatch: int = 4
@@ -84,6 +85,7 @@ class Latencies:
     post: int = 8
     update: int = 10
     loss_per_class: int = 20
+    normalise: int = 256
 
     def __post_init__(self) -> None:
         _check_integers(self, "latencies.", {field.name: (1, 1000) for field in fields(self)})
@@ -106,6 +108,8 @@ class Machine:
         param_words: entries of 64 bytes in the step-table memory.
         post_processors: each serves groups / post_processors groups and moves one word of all lanes in a cycle.
         load_words: input words that the load unit distributes in a cycle.
+        elementwise_lanes: lanes of a word that the elementwise unit takes in a cycle, a divisor of `lanes`; 0: no such unit,
+            and the machine computes chains of layers only.
         memory, device, latencies: see there.
         board: name for people.
 
@@ -129,6 +133,7 @@ class Machine:
     device: Device
     board: str
     latencies: Latencies = Latencies()
+    elementwise_lanes: int = 0
 
     def __post_init__(self) -> None:
         bounds = {
@@ -142,6 +147,7 @@ class Machine:
             "param_words": (8, 1 << 10),
             "post_processors": (1, 16),
             "load_words": (1, 4),
+            "elementwise_lanes": (0, 64),
         }
         _check_integers(self, f"machine {self.name}: ", bounds)
         for name in ("lane_words", "gradient_words"):
@@ -153,6 +159,10 @@ class Machine:
             raise UsageError(
                 f"machine {self.name}: {self.groups} groups do not divide among {self.post_processors} post-processors: "
                 f"choose a divisor of {self.groups}"
+            )
+        if self.elementwise_lanes and self.lanes % self.elementwise_lanes:
+            raise UsageError(
+                f"machine {self.name}: elementwise_lanes is {self.elementwise_lanes}: choose 0 or a divisor of {self.lanes} lanes"
             )
         if not (math.isfinite(self.clock_mhz) and 1 <= self.clock_mhz <= 1000):
             raise UsageError(f"machine {self.name}: clock_mhz is {self.clock_mhz}: choose 1 to 1000")
@@ -195,8 +205,12 @@ class Machine:
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """A dictionary of JSON values."""
-        return asdict(self)
+        """A dictionary of JSON values. A machine without an elementwise unit has none of its parameters."""
+        values = asdict(self)
+        if not self.elementwise_lanes:
+            del values["elementwise_lanes"]
+            del values["latencies"]["normalise"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Machine":

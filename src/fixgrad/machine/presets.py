@@ -26,12 +26,19 @@ KCU1500 = Machine(
     device=Device("XCKU115", "BRAM36", blocks=2160, dsp=5520, lut=663_360, ff=1_326_720),
 )
 
+KCU1500_GRAPH = KCU1500.with_changes(
+    name="kcu1500-graph",
+    board="Xilinx KCU1500",
+    elementwise_lanes=32,
+)
+
 U280 = KCU1500.with_changes(
     name="u280",
     board="AMD Alveo U280 (HBM2)",
     groups=16,
     post_processors=4,
     load_words=2,
+    elementwise_lanes=32,
     memory=Memory("hbm2", channels=8, interleave=4096, port_bytes=32, bytes_total=8 * _GIB),
     device=Device("XCU280", "BRAM36", blocks=2016, dsp=9024, lut=1_303_680, ff=2_607_360),
 )
@@ -72,6 +79,8 @@ TINY = Machine(
     device=Device("none", "BRAM36", blocks=0, dsp=0, lut=0, ff=0),
 )
 
+TINY_GRAPH = TINY.with_changes(name="tiny-graph", board="for tests", elementwise_lanes=2)
+
 FORMAL = TINY.with_changes(
     name="formal",
     board="for model checking",
@@ -85,7 +94,8 @@ FORMAL = TINY.with_changes(
     param_words=8,
 )
 
-PRESETS = MappingProxyType({machine.name: machine for machine in (KCU1500, TINY, FORMAL, ECP5_85F, U280)})
+_ALL = (KCU1500, TINY, FORMAL, ECP5_85F, U280, KCU1500_GRAPH, TINY_GRAPH)
+PRESETS = MappingProxyType({machine.name: machine for machine in _ALL})
 
 
 def preset(name: str) -> Machine:

@@ -175,20 +175,44 @@ def averaged(layer: BatchNorm, running: Running, seen: Moments, count: int, x_fr
 
     The variance that counts is the unbiased one, as in PyTorch.
     """
+    return moved(running, seen, count, layer.average_factor, running_shifts(x_frac))
+
+
+class RunningShifts(NamedTuple):
+    """Left shifts from mean and variance to the running ones."""
+
+    mean: int
+    variance: int
+
+    def back(self) -> "RunningShifts":
+        """The shifts of the other direction."""
+        return RunningShifts(-self.mean, -self.variance)
+
+
+def running_shifts(x_frac: int) -> RunningShifts:
+    """The shifts for codes with `x_frac` fractional bits."""
+    return RunningShifts(RUNNING_MEAN_FRAC - MOMENT_FRAC - x_frac, RUNNING_VARIANCE_FRAC - MOMENT_FRAC - 2 * x_frac)
+
+
+def moved(running: Running, seen: Moments, count: int, average_factor: int, left: RunningShifts) -> Running:
+    """See `averaged`; `average_factor` is the momentum with AVERAGE_FRAC fractional bits."""
     unbiased = seen.variance * count // max(count - 1, 1)  # 38 + 24 bits
-    mean = align_each(seen.mean, RUNNING_MEAN_FRAC - MOMENT_FRAC - x_frac, RUNNING_BITS)
-    variance = align_each(unbiased, RUNNING_VARIANCE_FRAC - MOMENT_FRAC - 2 * x_frac, RUNNING_BITS)
-    return Running(_towards(running.mean, mean, layer), _towards(running.variance, variance, layer))
+    mean, variance = align_each(seen.mean, left.mean, RUNNING_BITS), align_each(unbiased, left.variance, RUNNING_BITS)
+    return Running(_towards(running.mean, mean, average_factor), _towards(running.variance, variance, average_factor))
 
 
-def _towards(running: Int64s, target: Int64s, layer: BatchNorm) -> Int64s:
-    return running + align_each((target - running) * layer.average_factor, -AVERAGE_FRAC, 63)  # 50 + 12 bits
+def _towards(running: Int64s, target: Int64s, average_factor: int) -> Int64s:
+    return running + align_each((target - running) * average_factor, -AVERAGE_FRAC, 63)  # 50 + 12 bits
 
 
 def running_moments(running: Running, x_frac: int) -> Moments:
     """What evaluation takes for the moments of a batch."""
-    mean = align_each(running.mean, MOMENT_FRAC + x_frac - RUNNING_MEAN_FRAC, _MEAN_BITS)
-    return Moments(mean, align_each(running.variance, MOMENT_FRAC + 2 * x_frac - RUNNING_VARIANCE_FRAC, _VARIANCE_BITS))
+    return moments_of(running, running_shifts(x_frac).back())
+
+
+def moments_of(running: Running, left: RunningShifts) -> Moments:
+    """Running statistics as moments of codes; `left` are the shifts to them."""
+    return Moments(align_each(running.mean, left.mean, _MEAN_BITS), align_each(running.variance, left.variance, _VARIANCE_BITS))
 
 
 def first_forward_exponent(coefficients: Coefficients, magnitudes: tuple[int, int], count: int) -> int:

@@ -12,7 +12,7 @@ from fixgrad.gateware.simulation import Bench, netlist
 from fixgrad.machine import PRESETS, preset
 from fixgrad.machine.encoding import Instruction, layout, used_bits
 from fixgrad.machine.generate import random_instruction, random_program
-from fixgrad.machine.instructions import BY_NAME, HEADER, KINDS, STEP_PARAMETERS
+from fixgrad.machine.instructions import HEADER, KINDS, STEP_PARAMETERS
 from fixgrad.machine.registers import ErrorCode
 
 TINY = preset("tiny")
@@ -95,7 +95,7 @@ def test_every_opcode_of_no_kind_and_every_bit_of_padding(decoder: Bench) -> Non
     unknown = [opcode for opcode in range(256) if opcode not in {kind.opcode for kind in KINDS}]
     found = decode(decoder, [bytes([opcode]) + bytes(range(127)) for opcode in unknown])
     assert {record["error"] for record in found} == {ErrorCode.ILLEGAL_OPCODE}
-    for name in BY_NAME:
+    for name in (kind.name for kind in KINDS):
         word = int.from_bytes(Instruction(name).encode(), "little")
         dirty = [(word | 1 << bit).to_bytes(128, "little") for bit in range(used_bits(name), 1024)]
         assert {record["error"] for record in decode(decoder, dirty)} == {ErrorCode.NONZERO_PADDING}

@@ -7,8 +7,9 @@ import pytest
 
 from fixgrad.gateware.simulation import BenchError, DramTiming, Hostility
 from fixgrad.machine import identity, preset
+from fixgrad.machine.elementwise_instructions import ELEMENTWISE_KINDS
 from fixgrad.machine.encoding import Instruction, encode_program, used_bits
-from fixgrad.machine.instructions import BY_NAME, BY_OPCODE, Unit
+from fixgrad.machine.instructions import BY_OPCODE, KINDS, Unit
 from fixgrad.machine.registers import ErrorCode, register
 
 MakeHost = Callable[..., Any]
@@ -26,12 +27,12 @@ def stops_at(mine: Any, program: bytes, code: ErrorCode, index: int) -> None:
     assert mine.read("ERROR_INSTRUCTION") == 0
 
 
-@pytest.mark.parametrize("opcode", [max(BY_OPCODE) + 1, 127, 255])
+@pytest.mark.parametrize("opcode", [*(kind.opcode for kind in ELEMENTWISE_KINDS), max(BY_OPCODE) + 1, 127, 255])
 def test_illegal_opcode(host: MakeHost, opcode: int) -> None:
     stops_at(host(), LOAD.encode() + bytes([opcode]) + bytes(127) + HALT.encode(), ErrorCode.ILLEGAL_OPCODE, 1)
 
 
-@pytest.mark.parametrize("name", list(BY_NAME))
+@pytest.mark.parametrize("name", [kind.name for kind in KINDS])
 def test_a_bit_behind_the_last_field(host: MakeHost, name: str) -> None:
     mine = host()
     for bit in (used_bits(name), 1023):

@@ -18,7 +18,7 @@ from fixgrad.gateware.control.layouts import (
 )
 from fixgrad.machine import Machine
 from fixgrad.machine.encoding import used_bits
-from fixgrad.machine.instructions import BY_NAME, KINDS
+from fixgrad.machine.instructions import KINDS
 from fixgrad.machine.registers import ErrorCode
 
 ERROR_BITS = max(ErrorCode).bit_length()
@@ -83,8 +83,8 @@ class Decode(wiring.Component):
         # Bits behind the last field of each kind: cut at every kind's end, so that the OR of each piece is made once.
         ends = sorted({used_bits(kind.name) for kind in KINDS})
         pieces = {low: word[low:high].any() for low, high in zip(ends, [*ends[1:], INSTRUCTION_BITS], strict=True)}
-        dirty = {name: Cat(*(piece for low, piece in pieces.items() if low >= used_bits(name))).any() for name in BY_NAME}
-        m.d.comb += clean.eq(~Cat(*(kinds[name] & dirty[name] for name in BY_NAME)).any())
+        dirty = {name: Cat(*(piece for low, piece in pieces.items() if low >= used_bits(name))).any() for name in kinds}
+        m.d.comb += clean.eq(~Cat(*(kinds[name] & dirty[name] for name in kinds)).any())
         broken = []
         for name, of_kind in checks(self.machine).items():
             fields = data.View(instruction_layout(name), word[: instruction_layout(name).size])

@@ -12,9 +12,11 @@ from fixgrad.machine.encoding import Instruction, disassemble
 from fixgrad.machine.instructions import Unit
 from fixgrad.simulate.functional.chip import Chip
 from fixgrad.simulate.functional.compute import compute
+from fixgrad.simulate.functional.elementwise import channel_sums, elementwise
 from fixgrad.simulate.functional.fault import Fault, IllegalInstruction
 from fixgrad.simulate.functional.load import load_error, load_input, load_kernels, load_params
 from fixgrad.simulate.functional.loss import loss
+from fixgrad.simulate.functional.normalise import normalise
 from fixgrad.simulate.functional.order import Agent, Order
 from fixgrad.simulate.functional.post import post, store_statistics
 from fixgrad.simulate.functional.update import run_update
@@ -172,6 +174,12 @@ class _Simulation:
                 gradients = run_update(chip, item)
                 if self.trace is not None:
                     self.trace.saw_gradients(index, item, gradients)
+            case "ELEMENTWISE":
+                result = elementwise(chip, item)
+            case "CHANNEL_SUMS":
+                channel_sums(chip, item)
+            case "NORMALISE":
+                normalise(chip, item)
             case "STATISTICS":
                 store_statistics(chip, item)
             case "HALT":
