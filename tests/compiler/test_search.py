@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from fixgrad.compiler import compile_step
 from fixgrad.compiler.axis_cuts import AxisCut, axis_cuts
 from fixgrad.compiler.cost import Grid, Job, gradient_cost, least_cycles, map_cost
+from fixgrad.compiler.graph import build_graph
 from fixgrad.compiler.planning import stage_jobs
 from fixgrad.compiler.search import best_layer, block_sizes, branches, splits
-from fixgrad.compiler.stages import Stage, stages
+from fixgrad.compiler.stages import Stage
 from fixgrad.compiler.tiling import Split
 from fixgrad.machine import Machine, preset
 from fixgrad.network import INPUT, Conv2d, Flatten, Linear, MaxPool2d, Network, Recipe
@@ -42,7 +43,7 @@ class Case:
         flat = Flatten(name="flat", inputs=("pool" if pool else "conv",))
         features = self.conv.filters * side * side
         head = Linear(name="head", inputs=("flat",), in_features=features, out_features=2, out_bits=16)
-        return stages(Network("case", (1, self.size, self.size), 6, (before, self.conv, *pool, flat, head)))[1]
+        return build_graph(Network("case", (1, self.size, self.size), 6, (before, self.conv, *pool, flat, head))).stages[1]
 
     def jobs(self) -> dict[str, Job]:
         stage = self.stage()

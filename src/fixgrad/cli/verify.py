@@ -40,6 +40,7 @@ _PLURALS = {
     "momentum": "momenta",
     "stored": "stored tensors",
     "operand": "operands",
+    "running": "running statistics",
     "statistic": "range measurements",
     "memory": "bytes of memory",
 }
@@ -146,7 +147,7 @@ def _batches(
 
 
 def _initial(case: StepCase, seed: int) -> "State":
-    """Kaiming-normal weights, pruned by the masks."""
+    """Kaiming-normal weights, pruned by the masks, and normalisations near the identity."""
     import numpy as np
 
     from fixgrad.network import initial_state
@@ -156,6 +157,8 @@ def _initial(case: StepCase, seed: int) -> "State":
     for name, shape in case.network.parameters.items():
         fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 0
         weights[name] = rng.normal(0.0, np.sqrt(2 / fan_in), shape) if fan_in else np.zeros(shape)
+    for layer in case.network.batch_norms:
+        weights[layer.gamma], weights[layer.beta] = rng.normal(1.0, 0.1, layer.channels), rng.normal(0.0, 0.1, layer.channels)
     state = initial_state(case.network, weights, case.recipe)
     for name, mask in case.masks.items():
         if not mask.all():

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.compiler.graph import Graph
 from fixgrad.compiler.kernels import END_WORDS, Chunk, Runs, TileKernels, entry_words
 from fixgrad.compiler.layout import INDEX_BYTES, RegionTable, code_bytes, micro_batches
 from fixgrad.compiler.matrix import KernelMatrix
@@ -29,7 +30,7 @@ class Context:
 
     machine: Machine
     batch: int
-    stages: Sequence[Stage]
+    graph: Graph
     matrices: Sequence[KernelMatrix]
     layout: RegionTable
     count_padding: bool
@@ -47,6 +48,14 @@ class Context:
     def __post_init__(self) -> None:
         self.ring = InputRing(self.machine.input_words)
         self.queues = KernelQueues(self.machine.kernel_words)
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        return self.graph.stages
+
+    def order(self, item: FeatureMap) -> Ints:
+        """The logical channel that each place of an activation or error map holds."""
+        return self.layout.orders[self.graph.order_of.get(item.name, item.name)]
 
     @property
     def micro_batches(self) -> int:

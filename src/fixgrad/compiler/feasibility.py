@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from fixgrad.compiler.axis_cuts import AxisCut, axis_cuts
 from fixgrad.compiler.cost import Job
+from fixgrad.compiler.graph import Graph
 from fixgrad.compiler.infeasible import Infeasible
 from fixgrad.compiler.kernels import END_WORDS, entry_words
-from fixgrad.compiler.layout import MAP_ALIGNMENT, RegionTable, entry_names, micro_batches, stored_bytes
+from fixgrad.compiler.layout import MAP_ALIGNMENT, RegionTable, micro_batches, register_names, stored_bytes
 from fixgrad.compiler.search import splits
 from fixgrad.compiler.stages import Stage
 from fixgrad.compiler.tiling import LayerTiling
@@ -180,14 +181,14 @@ def _percent_down(part: int, whole: int) -> str:
     return f"{part * 100_000 // whole / 1000:g}"
 
 
-def unfit_program(network: str, stages: Sequence[Stage], batch: int, trains: bool) -> Iterator[Infeasible]:
+def unfit_program(graph: Graph, batch: int, trains: bool) -> Iterator[Infeasible]:
     """What the fields of the instruction set limit."""
-    names = len(entry_names(stages, trains))
+    network, stages = graph.network.name, graph.stages
     post, loss = fields_of("POST"), fields_of("LOSS")
     layers = (1 << next(field.bits for field in HEADER if field.name == "layer")) - 1
     limits = (
-        ("layers with weights", len(stages), layers, "fewer layers"),
-        ("range registers", names if trains else 0, post["statistics"].high + 1, "fewer layers"),
+        ("layers" if graph.nodes else "layers with weights", len(graph.steps), layers, "fewer layers"),
+        ("range registers", len(register_names(graph)) if trains else 0, post["statistics"].high + 1, "fewer layers"),
         ("images of a batch", batch, post["random_batch"].high, "a smaller batch"),
         ("classes", stages[-1].layer.out_channels, loss["classes"].high, "fewer classes"),
         ("channels of a map", max(stage.layer.out_channels for stage in stages), post["total_channels"].high, "fewer channels"),

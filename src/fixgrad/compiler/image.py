@@ -7,17 +7,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.compiler.graph import Graph
 from fixgrad.compiler.layout import BIAS_BYTES, REGISTER_BYTES, RegionTable, code_bytes, stored_bytes
 from fixgrad.compiler.matrix import KernelMatrix, parameter_index
-from fixgrad.compiler.stages import FeatureMap, Stage, input_layers
+from fixgrad.compiler.stages import FeatureMap, Stage
 from fixgrad.compiler.step_entries import encode_step_table
 from fixgrad.errors import DataError, UsageError
-from fixgrad.network import Network, Recipe, State, StepTable
+from fixgrad.machine.elementwise_instructions import RECORD, RECORD_BYTES
+from fixgrad.network import BatchNorm, Network, Recipe, State, StepTable
+from fixgrad.network.normalisation import Running
 from fixgrad.network.operations import pass_forward
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 Codes = NDArray[np.integer[Any]]
+#: Name of a field of a record -> its number.
+_RECORD = {item.name: item.offset // 8 for item in RECORD}
 
 
 class StoredParameter(NamedTuple):
@@ -26,6 +31,14 @@ class StoredParameter(NamedTuple):
     stored: NDArray[np.int32]
     momentum: NDArray[np.int32]
     operand: NDArray[np.int8] | None
+
+
+class Vector(NamedTuple):
+    """A parameter of one element a channel: its name, what its regions are named by, and the map that orders its channels."""
+
+    name: str
+    region: str
+    map: FeatureMap
 
 
 class RangeRegister(NamedTuple):
@@ -44,7 +57,7 @@ class MemoryLayout:
         table: regions, channel orders, numbers of step-table entries and range registers.
         network, recipe, batch: of the program.
         lanes: of the machine.
-        stages, matrices: of the program.
+        graph, matrices: of the program.
         trains: whether the program is a training step.
     """
 
@@ -53,9 +66,14 @@ class MemoryLayout:
     recipe: Recipe
     batch: int
     lanes: int
-    stages: tuple[Stage, ...]
+    graph: Graph
     matrices: tuple[KernelMatrix, ...]
     trains: bool
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The layers with weights."""
+        return self.graph.stages
 
     @property
     def regions(self) -> dict[str, Any]:
@@ -87,23 +105,32 @@ class MemoryLayout:
         self.write_batch(image, x, labels)
         for stage, matrix in zip(self.stages, self.matrices, strict=True):
             self._write_weight(image, state, stage, matrix)
-            self._write_bias(image, state, stage)
-            self._write_elements(image, stage, matrix)
+            if self.trains:
+                elements = self.weight_index(stage, matrix)[:, 0]
+                self._write_integers(image, f"element/{stage.name}", elements)
+        for vector in self.vectors:
+            self._write_vector(image, state, vector)
+        if self.trains:
+            for step in self.graph.steps:
+                # A tensor's error has the shape of the map that is stored; of the logits LOSS makes it: the same shape.
+                first = self.order(step.target) * step.target.pixels * self.batch
+                self._write_integers(image, f"random/{step.name}", first)
+        for layer in self.network.batch_norms:
+            self._write_running(image, layer, state.running[layer.name])
         return image
 
     def update_step_table(self, image: Bytes, table: StepTable) -> None:
         """Write the scales and constants of the coming step."""
-        entries = encode_step_table(self.stages, self.table.entries, table, self.recipe)
+        entries = encode_step_table(self.graph, self.table.entries, table, self.recipe, trains=self.trains)
         self._region(image, "step_table")[:] = entries.reshape(-1)
 
     def write_batch(self, image: Bytes, x: Codes, labels: NDArray[np.integer] | None) -> None:
         """Write the input codes [batch, ...] and the labels [batch] of the coming step."""
         if len(x) != self.batch:
             raise UsageError(f"the batch has {len(x)} images: the program is for {self.batch}")
-        for layer in input_layers(self.network):
+        for layer in self.graph.host:
             x = pass_forward(layer, x)
-        source = self.stages[0].source
-        self._write_map(image, f"activation/{source.name}", source, x)
+        self._write_map(image, f"activation/{self.graph.source.name}", self.graph.source, x)
         if labels is not None and self.trains:
             padded = np.zeros(self._padded_batch, np.uint16)
             padded[: self.batch] = labels
@@ -115,7 +142,7 @@ class MemoryLayout:
         Raises:
             UsageError: the machine does not store it: of a pooled layer it keeps the pooled map alone.
         """
-        for item in (self.stages[0].source, *(stage.target for stage in self.stages)):
+        for item in self.graph.maps:
             if tensor in item.tensors:
                 codes = self._read_map(image, f"activation/{item.name}", item)
                 return codes.reshape(self.batch, *self.network.shapes[tensor])
@@ -125,32 +152,50 @@ class MemoryLayout:
         """8-bit codes of a stored error, in the tensor's shape with the batch first.
 
         Raises:
-            UsageError: the machine does not store it: it keeps the errors of the layers with weights, before pooling.
+            UsageError: the machine does not store it: behind a layer with weights it keeps errors before pooling alone.
         """
-        for stage in self.stages:
-            if tensor == stage.name and self.trains:
-                codes = self._read_map(image, f"error/{stage.name}", stage.error)
-                return codes.reshape(self.batch, *self.network.shapes[tensor])
-        names = ", ".join(stage.name for stage in self.stages) if self.trains else "none"
-        raise UsageError(f"the error {tensor!r} is not stored: stored are {names}")
+        item = self.stored_errors.get(tensor)
+        if item is None:
+            names = ", ".join(self.stored_errors) or "none"
+            raise UsageError(f"the error {tensor!r} is not stored: stored are {names}")
+        codes = self._read_map(image, f"error/{item.name}", item)
+        return codes.reshape(self.batch, *self.network.shapes[tensor.partition("@")[0]])
+
+    @cached_property
+    def stored_errors(self) -> dict[str, FeatureMap]:
+        """Errors that `read_error` finds, by the names of a trace: a tensor's, and ``tensor@layer``, made for one of several."""
+        if not self.trains:
+            return {}
+        found = {name: item for name, item in self.graph.error_of.items() if item.words == int(np.prod(self.network.shapes[name]))}
+        for back in self.graph.backward:
+            sink = back.step.sink if isinstance(back.step, Stage) else None
+            made = [(sink.tensor, sink.map)] if sink is not None else [(item.name, item.target) for item in back.sent if item.is_new]
+            found |= {name: item for name, item in made if "@" in name}
+        return found
 
     @property
     def stored_activations(self) -> tuple[str, ...]:
         """Tensors that `read_activation` finds."""
-        maps = (self.stages[0].source, *(stage.target for stage in self.stages))
-        return tuple(name for item in maps for name in item.tensors)
+        return tuple(name for item in self.graph.maps for name in item.tensors)
 
     def read_parameter(self, image: Bytes, name: str) -> StoredParameter:
         """A weight or bias: stored codes, momenta, and the 8-bit operands of the next step; what is pruned is 0."""
-        layer = name.rpartition(".")[0]
-        stage, matrix = next(
-            (pair for pair in zip(self.stages, self.matrices, strict=True) if pair[0].name == layer), (None, None)
-        )
-        if stage is None or matrix is None or name not in stage.layer.parameters:
-            raise UsageError(f"{name!r} is no parameter of {self.network.name}: it has {', '.join(self.network.parameters)}")
-        if name.endswith(".bias"):
-            return self._read_bias(image, stage)
-        return self._read_weight(image, stage, matrix)
+        vector = next((item for item in self.vectors if item.name == name), None)
+        if vector is not None:
+            return self._read_vector(image, vector)
+        for stage, matrix in zip(self.stages, self.matrices, strict=True):
+            if name == f"{stage.name}.weight":
+                return self._read_weight(image, stage, matrix)
+        raise UsageError(f"{name!r} is no parameter of {self.network.name}: it has {', '.join(self.network.parameters)}")
+
+    def read_running(self, image: Bytes, name: str) -> Running:
+        """The running statistics of a batch normalisation."""
+        layer = self.network.layer(name)
+        records = self._region(image, f"record/{name}").view("<i8").reshape(-1, RECORD_BYTES // 8)
+        order = self.order(self.graph.step_of(layer.name).target)
+        mean, variance = (np.empty(len(order), np.int64) for _ in range(2))
+        mean[order], variance[order] = records[:, _RECORD["running_mean"]], records[:, _RECORD["running_variance"]]
+        return Running(mean, variance)
 
     def read_statistics(self, image: Bytes) -> dict[str, RangeRegister]:
         """The range registers, by the names of step-table entries: ``ff/conv1``, ``ng/conv2``, ``update/conv1.weight``."""
@@ -168,6 +213,18 @@ class MemoryLayout:
         return first[:, None] + np.arange(stage.taps)
 
     @cached_property
+    def vectors(self) -> tuple[Vector, ...]:
+        """Biases of layers, and gamma and beta of normalisations."""
+        found = [Vector(f"{stage.name}.bias", stage.name, stage.target) for stage in self.stages if stage.layer.bias]
+        for node in self.graph.nodes:
+            found += [Vector(name, name, node.target) for name in node.layer.parameters]
+        return tuple(found)
+
+    def order(self, item: FeatureMap) -> Ints:
+        """The logical channel that each place of an activation or error map holds."""
+        return self.table.orders[self.graph.order_of.get(item.name, item.name)]
+
+    @cached_property
     def _padded_batch(self) -> int:
         return -(-self.batch // self.lanes) * self.lanes
 
@@ -180,21 +237,16 @@ class MemoryLayout:
         dtype = np.dtype(np.int8 if code_bytes(item.bits) == 1 else "<i2")
         padded = np.zeros((self._padded_batch, item.channels, item.pixels), dtype)
         padded[: self.batch] = codes.reshape(self.batch, item.channels, item.pixels)
-        by_lane = padded.reshape(-1, self.lanes, item.channels, item.pixels)[:, :, self.table.orders[item.name]]
+        by_lane = padded.reshape(-1, self.lanes, item.channels, item.pixels)[:, :, self.order(item)]
         self._region(image, region)[:] = np.ascontiguousarray(by_lane.transpose(0, 2, 3, 1)).view(np.uint8).reshape(-1)
 
     def _read_map(self, image: Bytes, region: str, item: FeatureMap) -> Codes:
-        order = self._order_of(item)
+        order = self.order(item)
         dtype = np.dtype(np.int8 if code_bytes(item.bits) == 1 else "<i2")
         stored = self._region(image, region).view(dtype).reshape(-1, item.channels, item.pixels, self.lanes)
         codes = np.empty((len(stored), self.lanes, item.channels, item.pixels), dtype)
         codes[:, :, order] = stored.transpose(0, 3, 1, 2)
         return codes.reshape(self._padded_batch, item.channels, item.pixels)[: self.batch]
-
-    def _order_of(self, item: FeatureMap) -> Ints:
-        """Channel order of a map; the error of a layer has that of the layer's target."""
-        target = next((stage.target.name for stage in self.stages if stage.name == item.name), item.name)
-        return self.table.orders[target]
 
     def _write_weight(self, image: Bytes, state: State, stage: Stage, matrix: KernelMatrix) -> None:
         name = f"{stage.name}.weight"
@@ -212,26 +264,22 @@ class MemoryLayout:
             for region, codes, bits in (("stored", stored, self.recipe.stored_bits), ("momentum", momentum, self.recipe.momentum_bits)):
                 self._region(image, f"{region}/{stage.name}")[:] = to_bytes(codes, stored_bytes(bits))
 
-    def _write_bias(self, image: Bytes, state: State, stage: Stage) -> None:
-        if not stage.layer.bias:
-            return
-        parameter, order = state.parameters[f"{stage.name}.bias"], self.table.orders[stage.target.name]
-        self._region(image, f"bias/{stage.name}")[:] = to_bytes(parameter.stored[order], BIAS_BYTES)
+    def _write_vector(self, image: Bytes, state: State, vector: Vector) -> None:
+        parameter, order = state.parameters[vector.name], self.order(vector.map)
+        self._region(image, f"bias/{vector.region}")[:] = to_bytes(parameter.stored[order], BIAS_BYTES)
         if self.trains:
-            self._region(image, f"bias_momentum/{stage.name}")[:] = to_bytes(parameter.momentum[order], BIAS_BYTES)
+            self._region(image, f"bias_momentum/{vector.region}")[:] = to_bytes(parameter.momentum[order], BIAS_BYTES)
+            self._write_integers(image, f"bias_element/{vector.region}", order)
 
-    def _write_elements(self, image: Bytes, stage: Stage, matrix: KernelMatrix) -> None:
-        """First random elements: of each kernel, of each bias, and of each channel of the layer's error."""
-        if not self.trains:
-            return
-        order, target = self.table.orders[stage.target.name], stage.target
-        # NG requantises the error of the stored map; LOSS that of the logits: the same shape.
-        channels = order * target.pixels * self.batch
-        elements = {f"element/{stage.name}": self.weight_index(stage, matrix)[:, 0], f"random/{stage.name}": channels}
-        if stage.layer.bias:
-            elements[f"bias_element/{stage.name}"] = order
-        for region, values in elements.items():
-            self._region(image, region)[:] = (values & 0xFFFFFFFF).astype("<u4").view(np.uint8)
+    def _write_integers(self, image: Bytes, region: str, values: Ints) -> None:
+        """Values modulo 2**32, as uint32."""
+        self._region(image, region)[:] = (values & 0xFFFFFFFF).astype("<u4").view(np.uint8)
+
+    def _write_running(self, image: Bytes, layer: BatchNorm, running: Running) -> None:
+        order = self.order(self.graph.step_of(layer.name).target)
+        records = np.zeros((layer.channels, RECORD_BYTES // 8), "<i8")
+        records[:, _RECORD["running_mean"]], records[:, _RECORD["running_variance"]] = running.mean[order], running.variance[order]
+        self._region(image, f"record/{layer.name}")[:] = records.view(np.uint8).reshape(-1)
 
     def _read_weight(self, image: Bytes, stage: Stage, matrix: KernelMatrix) -> StoredParameter:
         shape, index = stage.layer.weight_shape, self.weight_index(stage, matrix).ravel()
@@ -245,12 +293,12 @@ class MemoryLayout:
             )
         return StoredParameter(stored, momentum, operand)
 
-    def _read_bias(self, image: Bytes, stage: Stage) -> StoredParameter:
-        order = self.table.orders[stage.target.name]
+    def _read_vector(self, image: Bytes, vector: Vector) -> StoredParameter:
+        order = self.order(vector.map)
         stored, momentum = np.zeros(len(order), np.int32), np.zeros(len(order), np.int32)
-        stored[order] = from_bytes(self._region(image, f"bias/{stage.name}"), BIAS_BYTES)
+        stored[order] = from_bytes(self._region(image, f"bias/{vector.region}"), BIAS_BYTES)
         if self.trains:
-            momentum[order] = from_bytes(self._region(image, f"bias_momentum/{stage.name}"), BIAS_BYTES)
+            momentum[order] = from_bytes(self._region(image, f"bias_momentum/{vector.region}"), BIAS_BYTES)
         return StoredParameter(stored, momentum, None)
 
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.compiler.graph import Backward, Graph, Node
 from fixgrad.compiler.matrix import KernelMatrix
 from fixgrad.compiler.stages import FeatureMap, Stage
 from fixgrad.machine import Machine
+from fixgrad.machine.elementwise_instructions import RECORD_BYTES
 from fixgrad.machine.instructions import STEP_ENTRY_BYTES
-from fixgrad.network import Recipe
+from fixgrad.network import BatchNorm, Concat, MaxPool2d, Recipe, SlidingMaxPool2d
 
 Ints = NDArray[np.int64]
 #: Regions begin at a burst of the widest memory; feature maps at a page, which is also where channels alternate.
@@ -77,14 +79,38 @@ def micro_batches(batch: int, lanes: int) -> int:
     return -(-batch // lanes)
 
 
-def entry_names(stages: Sequence[Stage], train: bool) -> list[str]:
-    """Names of the step table's entries, in order."""
-    names = [f"ff/{stage.name}" for stage in stages]
-    if train:
-        names += [f"ng/{stage.name}" for stage in stages[1:]]
-        names.append(f"loss/{stages[-1].name}")
-        names += [f"update/{name}" for stage in stages for name in stage.layer.parameters]
-    return names
+#: The entry of instructions that pass codes on: nothing is shifted.
+PASS_ENTRY = "pass"
+
+
+def register_names(graph: Graph) -> list[str]:
+    """Names of the range registers of a training step, in order: of every tensor with a scale of its own, and of parameters."""
+    backward = list(reversed(graph.backward))
+    names = [f"ff/{step.name}" for step in graph.steps if step.layer.rescales]
+    names += [f"ng/{back.step.name}" for back in backward if _makes_error(back)]
+    names.append(f"loss/{graph.network.logits}")
+    names += [f"sum/{item.tensor}" for back in backward for item in back.sums]
+    return names + [f"update/{name}" for step in graph.steps for name in step.layer.parameters]
+
+
+def _makes_error(back: Backward) -> bool:
+    if isinstance(back.step, Stage):
+        return back.step.sink is not None
+    return any(item.is_new for item in back.sent)
+
+
+def entry_names(graph: Graph, train: bool) -> list[str]:
+    """Names of the step table's entries, in order: those of the registers, of a concatenation one for each input, `PASS_ENTRY`."""
+    wanted = register_names(graph) if train else [f"ff/{step.name}" for step in graph.steps if step.layer.rescales]
+    inputs = {f"ff/{node.name}": len(node.sources) for node in graph.nodes if isinstance(node.layer, Concat)}
+    names = [entry for name in wanted for entry in _entries(name, inputs.get(name))]
+    passes = any(not node.layer.rescales for node in graph.nodes)
+    passes_errors = any(not _makes_error(back) for back in graph.backward if isinstance(back.step, Node))
+    return [*names, PASS_ENTRY] if passes or (train and passes_errors) else names
+
+
+def _entries(name: str, inputs: int | None) -> list[str]:
+    return [name] if inputs is None else [f"{name}/{number}" for number in range(inputs)]
 
 
 class _Allocator:
@@ -99,7 +125,7 @@ class _Allocator:
 
 
 def lay_out(
-    stages: Sequence[Stage],
+    graph: Graph,
     matrices: Sequence[KernelMatrix],
     orders: dict[str, Ints],
     machine: Machine,
@@ -109,18 +135,24 @@ def lay_out(
 ) -> RegionTable:
     """The regions of all tensors; the program's own follows when it is known how long it is."""
     places = _Allocator()
-    names = entry_names(stages, train)
+    names, registers = entry_names(graph, train), register_names(graph) if train else []
     places.add("step_table", len(names) * STEP_ENTRY_BYTES, "step table: 64 bytes an entry")
     if train:
-        places.add("statistics", len(names) * REGISTER_BYTES, "range registers: 16 bytes each")
+        places.add("statistics", len(registers) * REGISTER_BYTES, "range registers: 16 bytes each")
         places.add("labels", micro_batches(batch, machine.lanes) * machine.lanes * LABEL_BYTES, "uint16 [micro-batch][lane]")
-    for region in _map_regions(stages, machine, batch, train):
+    for region in _map_regions(graph, machine, batch, train):
         places.add(*region, alignment=MAP_ALIGNMENT)
-    for stage, matrix in zip(stages, matrices, strict=True):
+    for stage, matrix in zip(graph.stages, matrices, strict=True):
         for region in _weight_regions(stage, matrix, recipe, train):
             places.add(*region)
-    numbers = {name: number for number, name in enumerate(names)}
-    return RegionTable(places.regions, orders, numbers, dict(numbers) if train else {})
+    for node in graph.nodes:
+        for region in _node_regions(node, train):
+            places.add(*region)
+    return RegionTable(places.regions, orders, _numbered(names), _numbered(registers))
+
+
+def _numbered(names: Sequence[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(names)}
 
 
 def with_program(table: RegionTable, size: int) -> RegionTable:
@@ -130,20 +162,30 @@ def with_program(table: RegionTable, size: int) -> RegionTable:
     return replace(table, regions={**table.regions, "program": program})
 
 
-def _map_regions(stages: Sequence[Stage], machine: Machine, batch: int, train: bool) -> Iterator[tuple[str, int, str]]:
+def _map_regions(graph: Graph, machine: Machine, batch: int, train: bool) -> Iterator[tuple[str, int, str]]:
     word = micro_batches(batch, machine.lanes) * machine.lanes
     meaning = "codes [micro-batch][channel][row][column][lane] of"
+    errors = {item.name: item for item in graph.errors} if train else {}
 
     def size(item: FeatureMap) -> int:
         return item.words * word * code_bytes(item.bits)
 
-    yield f"activation/{stages[0].source.name}", size(stages[0].source), f"{meaning} {stages[0].source.name}"
-    for stage in stages:
-        yield f"activation/{stage.target.name}", size(stage.target), f"{meaning} {stage.target.name}"
-        if train:
-            yield f"error/{stage.name}", size(stage.error), f"{meaning} the error of {stage.name}"
-        if train and stage.is_pooled:
-            yield f"argmax/{stage.name}", stage.target.words * word, f"place of the maximum in each window of {stage.name}"
+    yield f"activation/{graph.source.name}", size(graph.source), f"{meaning} {graph.source.name}"
+    for step in graph.steps:
+        yield f"activation/{step.target.name}", size(step.target), f"{meaning} {step.target.name}"
+        if step.name in errors:
+            yield f"error/{step.name}", size(errors.pop(step.name)), f"{meaning} the error of {step.name}"
+        if train and has_argmax(step):
+            yield f"argmax/{step.name}", step.target.words * word, f"place of the maximum in each window of {step.name}"
+    for item in errors.values():
+        yield f"error/{item.name}", size(item), f"{meaning} the error of {item.name}"
+
+
+def has_argmax(step: Stage | Node) -> bool:
+    """Whether the places of maxima are kept; a window of one pixel has no other place."""
+    if isinstance(step, Stage):
+        return step.is_pooled
+    return isinstance(step.layer, MaxPool2d | SlidingMaxPool2d) and step.layer.window != (1, 1)
 
 
 def _weight_regions(stage: Stage, matrix: KernelMatrix, recipe: Recipe, train: bool) -> Iterator[tuple[str, int, str]]:
@@ -160,6 +202,25 @@ def _weight_regions(stage: Stage, matrix: KernelMatrix, recipe: Recipe, train: b
     yield f"element/{name}", kernels * ELEMENT_BYTES, "first random element of each live kernel, uint32"
     yield f"random/{name}", outputs * ELEMENT_BYTES, "first random element of each channel of the error, uint32"
     if stage.layer.bias:
-        yield f"bias_momentum/{name}", outputs * BIAS_BYTES, "momenta of the biases, int32"
-        yield f"bias_element/{name}", outputs * ELEMENT_BYTES, "random element of each bias, uint32"
-        yield f"bias_gradient/{name}", outputs * BIAS_BYTES, "sum of the errors of each channel, int32; 0 between steps"
+        yield from _update_regions(name, outputs, "biases", "sum of the errors of each channel, int32; 0 between steps")
+
+
+def _update_regions(name: str, count: int, what: str, gradient: str) -> Iterator[tuple[str, int, str]]:
+    """What an update of vectors needs besides the stored values."""
+    one = "bias" if what == "biases" else what
+    yield f"bias_momentum/{name}", count * BIAS_BYTES, f"momenta of the {what}, int32"
+    yield f"bias_element/{name}", count * ELEMENT_BYTES, f"random element of each {one}, uint32"
+    yield f"bias_gradient/{name}", count * BIAS_BYTES, gradient
+
+
+def _node_regions(node: Node, train: bool) -> Iterator[tuple[str, int, str]]:
+    layer, channels = node.layer, node.target.channels
+    if train:
+        yield f"random/{node.name}", channels * ELEMENT_BYTES, "first random element of each channel of the error, uint32"
+    if not isinstance(layer, BatchNorm):
+        return
+    yield f"record/{node.name}", channels * RECORD_BYTES, "what normalisation keeps of each channel"
+    for name, what in ((layer.gamma, "gamma"), (layer.beta, "beta")):
+        yield f"bias/{name}", channels * BIAS_BYTES, f"stored {what}, int32"
+        if train:
+            yield from _update_regions(name, channels, what, f"gradient of each {what}, int32; 0 between steps")

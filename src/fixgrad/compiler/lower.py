@@ -1,8 +1,10 @@
 """A whole step as instructions: FF of every stage, the loss, then NG, WG and UPDATE from the last stage to the first."""
 
 from fixgrad.compiler.context import Context
+from fixgrad.compiler.graph import Node
 from fixgrad.compiler.layout import LABEL_BYTES
 from fixgrad.compiler.map_phase import ForwardPhase, NeuronGradientPhase
+from fixgrad.compiler.node_phase import lower_bias_error, lower_error_sum, lower_node, lower_node_errors
 from fixgrad.compiler.resources import Waits
 from fixgrad.compiler.stream import Label
 from fixgrad.compiler.tiling import LayerTiling
@@ -17,17 +19,40 @@ STEP = Label("", "step")
 def lower_step(context: Context, tilings: list[LayerTiling], recipe: Recipe) -> None:
     """Emit a training step, or (where `context.trains` is not set) a forward pass, into the context's stream."""
     context.load_params(STEP)
-    for stage, tiling in zip(context.stages, tilings, strict=True):
-        ForwardPhase(context, stage, tiling.ff).lower()
+    for step in context.graph.steps:
+        if isinstance(step, Node):
+            lower_node(context, step)
+        else:
+            ForwardPhase(context, step, tilings[step.index].ff).lower()
     if context.trains:
         _lower_loss(context)
-        for stage, tiling in reversed(list(zip(context.stages, tilings, strict=True))):
-            if tiling.ng is not None:
-                NeuronGradientPhase(context, stage, tiling.ng).lower()
-            if tiling.wg is not None:
-                WeightPhase(context, stage, tiling.wg, recipe).lower()
+        _lower_backward(context, tilings, recipe)
         _store_statistics(context)
     context.stream.emit("HALT", STEP, 0, _everything(context), {})
+
+
+def _lower_backward(context: Context, tilings: list[LayerTiling], recipe: Recipe) -> None:
+    """NG of each stage, then what the elementwise unit makes of it, and WG when the next stage is reached.
+
+    So POST's queue has the elementwise instructions before WG fills the others, and they run meanwhile.
+    """
+    waiting: WeightPhase | None = None
+    for back in context.graph.backward:
+        for item in back.sums:
+            lower_error_sum(context, item)
+        stage = back.step
+        if isinstance(stage, Node):
+            lower_node_errors(context, back)
+            continue
+        tiling = tilings[stage.index]
+        if waiting is not None:
+            waiting.lower()
+        lower_bias_error(context, back)
+        if tiling.ng is not None:
+            NeuronGradientPhase(context, stage, tiling.ng).lower()
+        waiting = None if tiling.wg is None else WeightPhase(context, stage, tiling.wg, recipe)
+    if waiting is not None:
+        waiting.lower()
 
 
 def _lower_loss(context: Context) -> None:

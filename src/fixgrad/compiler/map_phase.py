@@ -180,6 +180,7 @@ class ForwardPhase(MapPhase):
 
     @property
     def computed(self) -> FeatureMap:
+        # The error of a stage may lie in another one's map, of the same shape.
         return self.stage.error
 
     @property
@@ -239,7 +240,8 @@ class NeuronGradientPhase(MapPhase):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.before = self.context.stages[self.stage.index - 1]
+        assert self.stage.sink is not None
+        self.sink = self.stage.sink
 
     @property
     def computed(self) -> FeatureMap:
@@ -251,7 +253,7 @@ class NeuronGradientPhase(MapPhase):
 
     @property
     def read_region(self) -> str:
-        return f"error/{self.stage.name}"
+        return f"error/{self.stage.error.name}"
 
     def tiles(self) -> Iterator[Tile]:
         if self.stage.source_pixels == 1:
@@ -280,35 +282,35 @@ class NeuronGradientPhase(MapPhase):
         )
 
     def post_fields(self, tile: Tile, channels: int) -> dict[str, int]:
-        stage, before, context = self.stage, self.before, self.context
+        stage, sink, context = self.stage, self.sink, self.context
         source, channel, layout = stage.source, self.channel(tile), context.layout
         fields = {
-            "target": context.map_address(f"error/{before.name}", before.error, tile.micro_batch, channel),
-            "channel_words": before.error.pixels,
-            "row_words": before.error.columns,
-            "element": layout.address(f"random/{before.name}") + ELEMENT_BYTES * channel,
-            "rectify": int(stage.masked),
-            "pool_rows": before.pool[0],
-            "pool_columns": before.pool[1],
-            "out_bits": before.error.bits,
+            "target": context.map_address(f"error/{sink.map.name}", sink.map, tile.micro_batch, channel),
+            "channel_words": sink.map.pixels,
+            "row_words": sink.map.columns,
+            "element": layout.address(sink.random) + ELEMENT_BYTES * channel,
+            "rectify": int(sink.masked),
+            "pool_rows": sink.pool[0],
+            "pool_columns": sink.pool[1],
+            "out_bits": sink.map.bits,
             "mask_channel_words": source.pixels,
             "mask_row_words": source.columns,
             "random_row": source.columns,
             "random_batch": context.batch,
             "random_image": tile.micro_batch * context.machine.lanes,
-            "with_bias": int(before.layer.bias),
+            "with_bias": int(sink.bias_gradient is not None),
         }
-        if stage.masked:
+        if sink.masked:
             fields["mask"] = context.map_address(f"activation/{source.name}", source, tile.micro_batch, channel)
-        if before.is_pooled:
-            fields["argmax"] = context.map_address(f"argmax/{before.name}", source, tile.micro_batch, channel)
-        if before.layer.bias:
-            fields["bias_gradient"] = layout.address(f"bias_gradient/{before.name}") + BIAS_BYTES * channel
+        if sink.argmax is not None:
+            fields["argmax"] = context.map_address(sink.argmax, source, tile.micro_batch, channel)
+        if sink.bias_gradient is not None:
+            fields["bias_gradient"] = layout.address(sink.bias_gradient) + BIAS_BYTES * channel
         return fields
 
     def mark_written(self, tile: Tile, channels: int, post: int) -> None:
-        before, channel = self.before, self.channel(tile)
-        rows = slice(tile.rectangle.rows.first * before.pool[0], tile.rectangle.rows.last * before.pool[0])
-        ready = self.context.ready_map(f"error/{before.name}", before.error)
+        sink, channel = self.sink, self.channel(tile)
+        rows = slice(tile.rectangle.rows.first * sink.pool[0], tile.rectangle.rows.last * sink.pool[0])
+        ready = self.context.ready_map(f"error/{sink.map.name}", sink.map)
         ready.written(tile.micro_batch, slice(channel, channel + channels), rows, post)
 

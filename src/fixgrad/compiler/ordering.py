@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.compiler.balance import Deal, balanced_order
-from fixgrad.compiler.stages import Stage
+from fixgrad.compiler.graph import Graph
 from fixgrad.compiler.tiling import LayerTiling, Tiling
 from fixgrad.machine import Machine
 
@@ -15,29 +15,39 @@ BoolArray = NDArray[np.bool_]
 
 
 def channel_orders(
-    found: Sequence[Stage], alive: Sequence[BoolArray], tilings: Sequence[LayerTiling], machine: Machine
+    graph: Graph, alive: Sequence[BoolArray], tilings: Sequence[LayerTiling], machine: Machine
 ) -> dict[str, Ints]:
-    """The logical channel that each place in memory holds, by feature map.
+    """The logical channel that each place in memory holds, by activation map.
 
-    The input and the logits keep their order: nothing is computed for the one, and LOSS reads the other.
+    Maps between which nodes pass channels on have one order. Those of the input and of the logits keep theirs: nothing is
+    computed for the one, and LOSS reads the other.
 
     Args:
         alive: live kernels of each stage, bool [rows, columns], in logical order.
     """
-    orders = {found[0].source.name: np.arange(found[0].source.channels), found[-1].target.name: np.arange(found[-1].target.channels)}
-    for number, stage in enumerate(found[:-1]):
-        orders[stage.target.name] = balanced_order(_deals(number, found, alive, tilings, machine))
-    return orders
+    classes = graph.channel_classes()
+    maps = {item.name: item for item in graph.maps}
+    fixed = {classes[graph.source.name], classes[graph.stages[-1].target.name]}
+    found: dict[str, Ints] = {}
+    for name in (graph.source.name, graph.stages[-1].target.name, *maps):
+        first = classes[name]
+        if first not in found:
+            deals = [] if first in fixed else _deals({item for item in maps if classes[item] == first}, graph, alive, tilings, machine)
+            found[first] = balanced_order(deals) if deals else np.arange(maps[first].channels)
+    return {name: found[classes[name]] for name in dict.fromkeys((graph.source.name, graph.stages[-1].target.name, *maps))}
 
 
 def _deals(
-    number: int, found: Sequence[Stage], alive: Sequence[BoolArray], tilings: Sequence[LayerTiling], machine: Machine
+    members: set[str], graph: Graph, alive: Sequence[BoolArray], tilings: Sequence[LayerTiling], machine: Machine
 ) -> list[Deal]:
-    rows = alive[number].sum(axis=1)
-    reader = found[number + 1]
-    columns = alive[number + 1].sum(axis=0).reshape(reader.source_pixels, -1).sum(axis=0)
-    tiling, following = tilings[number], tilings[number + 1]
-    wanted: list[tuple[Ints, Tiling | None]] = [(rows, tiling.ff), (rows, tiling.wg), (columns, following.ng)]
+    """How the phases of all stages that write or read one of some maps deal its channels."""
+    wanted: list[tuple[Ints, Tiling | None]] = []
+    for stage, mask, tiling in zip(graph.stages, alive, tilings, strict=True):
+        if stage.target.name in members:
+            rows = mask.sum(axis=1)
+            wanted += [(rows, tiling.ff), (rows, tiling.wg)]
+        if stage.source.name in members:
+            wanted.append((mask.sum(axis=0).reshape(stage.source_pixels, -1).sum(axis=0), tiling.ng))
     return [
         Deal(loads.astype(np.float64), plan.channels, machine.groups * plan.split.channels)
         for loads, plan in wanted

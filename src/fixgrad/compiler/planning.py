@@ -61,7 +61,7 @@ def stage_jobs(
         return Job(stage, machine, phase, out, read, kernels, parts, count_padding, state, pipelined)
 
     jobs = {"ff": job("ff", outputs, columns, True)}
-    if trains and stage.index:
+    if trains and stage.sink is not None:
         # NG of a linear layer takes the pixels of its source one after the other.
         jobs["ng"] = replace(
             job("ng", stage.source.channels, outputs, False),

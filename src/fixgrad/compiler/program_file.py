@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.compiler.code import EncodedCode
+from fixgrad.compiler.graph import build_graph
 from fixgrad.compiler.image import MemoryLayout
 from fixgrad.compiler.layout import Region, RegionTable
 from fixgrad.compiler.matrix import KernelMatrix, alive_kernels, in_memory
 from fixgrad.compiler.program import Program
 from fixgrad.compiler.schedule import Schedule, ScheduledPhase
-from fixgrad.compiler.stages import stages
 from fixgrad.compiler.stream import Label
 from fixgrad.compiler.tiling import LayerTiling
 from fixgrad.errors import DataError
 from fixgrad.machine import Machine
 from fixgrad.machine.encoding import explain_mismatch, identity_record, instruction_set_record
 from fixgrad.machine.instruction_set import explain_instruction_set
-from fixgrad.machine.instructions import INSTRUCTION_BYTES, KINDS
+from fixgrad.machine.instructions import INSTRUCTION_BYTES, kinds_of
 from fixgrad.network import Network, Recipe
 
 FORMAT = "fixgrad-program-2"
@@ -138,7 +138,7 @@ def _checksum(text: NDArray[np.uint8], arrays: Mapping[str, NDArray[Any]]) -> by
 
 def _program(header: dict[str, Any], arrays: Arrays) -> Program:
     machine, network = Machine.from_dict(header["machine"]), Network.from_dict(header["network"])
-    recipe, found = Recipe.from_dict(header["recipe"]), stages(network)
+    recipe, graph = Recipe.from_dict(header["recipe"]), build_graph(network)
     masks = {
         name: _unpacked(arrays[f"mask/{name}"], int(np.prod(shape))).reshape(shape)
         for name, shape in header["mask_shapes"].items()
@@ -154,7 +154,7 @@ def _program(header: dict[str, Any], arrays: Arrays) -> Program:
             ),
             block_rows,
         )
-        for stage, block_rows in zip(found, header["block_rows"], strict=True)
+        for stage, block_rows in zip(graph.stages, header["block_rows"], strict=True)
     )
     regions = {values["name"]: Region(**values) for values in header["regions"]}
     phases = tuple(ScheduledPhase.from_dict(values) for values in header["schedule"])
@@ -175,14 +175,14 @@ def _program(header: dict[str, Any], arrays: Arrays) -> Program:
             recipe=recipe,
             batch=header["batch"],
             lanes=machine.lanes,
-            stages=found,
+            graph=graph,
             matrices=matrices,
             trains=mode == "train",
         ),
         labels=tuple(labels[number] for number in arrays["label"].tolist()),
         kernel_counts=arrays["kernel_counts"],
         taps=arrays["taps"],
-        schedule=Schedule(_tilings(header["block_rows"], [stage.name for stage in found], phases), phases),
+        schedule=Schedule(_tilings(header["block_rows"], [stage.name for stage in graph.stages], phases), phases),
     )
 
 
@@ -196,7 +196,7 @@ def _unpacked(bits: NDArray[Any], count: int) -> NDArray[np.bool_]:
 def _check(program: Program) -> None:
     """Raise ValueError where parts of a program do not belong together."""
     machine, computes = program.machine, len(program.positions["COMPUTE"])
-    known = [kind.opcode for kind in KINDS]
+    known = [kind.opcode for kind in kinds_of(machine)]
     each = (computes, machine.pes_per_group)
     belongs = {
         "batch": type(program.batch) is int and program.batch >= 1,

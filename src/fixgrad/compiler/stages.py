@@ -1,12 +1,12 @@
-"""The network as the machine runs it: one stage for each layer with weights, with what its post-processor does behind it."""
+"""A layer with weights as the machine runs it: a stage, with what POST does behind it forward and backward."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from fixgrad.compiler.geometry import Axis
-from fixgrad.compiler.infeasible import Infeasible, InfeasibleError
-from fixgrad.network import INPUT, Conv2d, Flatten, Layer, Linear, MacLayer, MaxPool2d, Network, ReLU
+from fixgrad.compiler.infeasible import Infeasible
+from fixgrad.network import Conv2d, Flatten, Layer, Linear, MacLayer, MaxPool2d, Network, ReLU
 from fixgrad.network.layers import Shape
 from fixgrad.network.recipe import OPERAND_BITS
 
@@ -51,6 +51,41 @@ class FeatureMap:
 
 
 @dataclass(frozen=True, slots=True)
+class ErrorSink:
+    """Where POST puts the error that NG of a stage makes.
+
+    Attributes:
+        tensor: name of that error in the step table: the stage's input, or ``tensor@layer`` where others read that too.
+        map: what is written, region ``error/NAME``.
+        random: region with the first random element of each channel.
+        masked: whether the error is 0 where the stage's source is not above 0.
+        before: the stage whose output it is, through its pooling and rectifying, so that POST does these backward; None where
+            the error is one of several or of a layer without weights.
+    """
+
+    tensor: str
+    map: FeatureMap
+    random: str
+    masked: bool
+    before: "Stage | None" = None
+
+    @property
+    def pool(self) -> tuple[int, int]:
+        """Window that the error is scattered into; (1, 1) for none."""
+        return (1, 1) if self.before is None else self.before.pool
+
+    @property
+    def argmax(self) -> str | None:
+        """Region with the places of the maxima."""
+        return None if self.before is None or not self.before.is_pooled else f"argmax/{self.before.name}"
+
+    @property
+    def bias_gradient(self) -> str | None:
+        """Region of the bias gradients that POST adds to."""
+        return None if self.before is None or not self.before.layer.bias else f"bias_gradient/{self.before.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """A layer with weights, and the rectifying, pooling and flattening behind it.
 
@@ -59,23 +94,25 @@ class Stage:
         layer: the layer.
         source: the map that it reads.
         target: the map that POST stores: behind ReLU and pooling.
+        error: the error of the layer's output, before pooling: what WG and NG of this stage read, region ``error/NAME``.
         rows, columns: the convolution along each axis (of size 1 for a linear layer).
         rectify: of FF.
         pool: window behind the convolution; (1, 1) for none.
-        masked: whether NG of this stage is 0 where the source is not above 0.
         source_pixels: pixels of the source that are columns of their own: all of them for a linear layer, 1 for a convolution.
+        sink: of NG; None where no layer before has a parameter.
     """
 
     index: int
     layer: MacLayer
     source: FeatureMap
     target: FeatureMap
+    error: FeatureMap
     rows: Axis
     columns: Axis
     rectify: Rectify
     pool: tuple[int, int]
-    masked: bool
     source_pixels: int
+    sink: ErrorSink | None = None
 
     @property
     def name(self) -> str:
@@ -97,90 +134,65 @@ class Stage:
         return self.rows.out_size * self.columns.out_size
 
     @property
-    def error(self) -> FeatureMap:
-        """The error of the layer's output, before pooling: what WG and NG of this stage read."""
-        return FeatureMap(self.name, self.layer.out_channels, self.rows.out_size, self.columns.out_size, (self.name,))
-
-    @property
     def is_pooled(self) -> bool:
         return self.pool != (1, 1)
 
+    @property
+    def masked(self) -> bool:
+        """Whether NG of this stage is 0 where the source is not above 0."""
+        return self.sink is not None and self.sink.masked
 
-def input_layers(network: Network) -> tuple[Layer, ...]:
-    """Layers without weights before the first one with: the host computes them when it writes the input."""
-    first = next(index for index, layer in enumerate(network.layers) if isinstance(layer, MacLayer))
-    return network.layers[:first]
 
+def make_stage(index: int, layer: MacLayer, tail: Sequence[Layer], source: FeatureMap, target: FeatureMap) -> Stage:
+    """The stage of a layer, without the way of its errors.
 
-def stages(network: Network) -> tuple[Stage, ...]:
-    """The stages of `network`.
-
-    Raises:
-        InfeasibleError: the instruction set cannot express a layer; every reason is listed.
+    Args:
+        tail: what POST does behind it.
+        target: see `stored_map`.
     """
-    reasons = list(_unsupported(network))
-    if reasons:
-        raise InfeasibleError(reasons)
-    before = input_layers(network)
-    tensors = (INPUT, *(layer.name for layer in before))
-    source, found = _map(network, tensors, len(tensors) - 1, OPERAND_BITS), list[Stage]()
-    for layer, tail in _tails(network):
-        stage = _stage(len(found), layer, tail, source, network)
-        found.append(stage)
-        source = stage.target
-    return tuple(found)
-
-
-def _tails(network: Network) -> Iterator[tuple[MacLayer, list[Layer]]]:
-    """Each layer with weights, and the layers without up to the next one with."""
-    start = len(input_layers(network))
-    layer, tail = network.layers[start], list[Layer]()
-    for following in network.layers[start + 1 :]:
-        if isinstance(following, MacLayer):
-            assert isinstance(layer, MacLayer)
-            yield layer, tail
-            layer, tail = following, []
-        else:
-            tail.append(following)
-    assert isinstance(layer, MacLayer)
-    yield layer, tail
-
-
-def _stage(index: int, layer: MacLayer, tail: list[Layer], source: FeatureMap, network: Network) -> Stage:
-    stands_alone = any(isinstance(item, ReLU) for item in tail)
-    rectify = Rectify.ACCUMULATORS if layer.relu else Rectify.CODES if stands_alone else Rectify.NONE
     pool = next((item.window for item in tail if isinstance(item, MaxPool2d)), (1, 1))
     rows, columns = _axes(layer, source)
     return Stage(
         index=index,
         layer=layer,
         source=source,
-        target=_target(layer, tail, rectify, network),
+        target=target,
+        error=FeatureMap(layer.name, layer.out_channels, rows.out_size, columns.out_size, (layer.name,)),
         rows=rows,
         columns=columns,
-        rectify=rectify,
+        rectify=_rectify(layer, tail),
         pool=pool,
-        masked=network.is_rectified(layer.inputs[0]),
         source_pixels=source.pixels if isinstance(layer, Linear) else 1,
     )
 
 
-def _target(layer: MacLayer, tail: list[Layer], rectify: Rectify, network: Network) -> FeatureMap:
-    """The stored map: the tensors from the last layer on that changes codes or shape."""
+def _rectify(layer: MacLayer, tail: Sequence[Layer]) -> Rectify:
+    if layer.relu:
+        return Rectify.ACCUMULATORS
+    return Rectify.CODES if any(isinstance(item, ReLU) for item in tail) else Rectify.NONE
+
+
+def stored_tensors(layer: MacLayer, tail: Sequence[Layer]) -> tuple[str, ...]:
+    """The tensors of a stage that its map holds: from the last layer on that changes codes or shape."""
+    rectify = _rectify(layer, tail)
     changes = [
         position
         for position, item in enumerate(tail)
         if isinstance(item, MaxPool2d) or (isinstance(item, ReLU) and rectify is Rectify.CODES)
     ]
     names = [layer.name, *(item.name for item in tail)]
-    return _map(network, names, changes[-1] + 1 if changes else 0, layer.out_bits)
+    return tuple(names[changes[-1] + 1 if changes else 0 :])
 
 
-def _map(network: Network, chain: Sequence[str], stored_from: int, bits: int) -> FeatureMap:
-    """The map that holds the tensors of `chain` from `stored_from` on; its shape is the last one that is not flattened."""
+def map_of(network: Network, chain: Sequence[str], tensors: Sequence[str], bits: int) -> FeatureMap:
+    """The map that holds some tensors of the same bytes, named by the last.
+
+    Args:
+        chain: of tensors, each made from the one before, that ends with them; the last one that is not flattened has its shape.
+    """
     shape = next((network.shapes[name] for name in reversed(chain) if len(network.shapes[name]) == 3), None)
     channels, rows, columns = shape if shape else (network.shapes[chain[0]][0], 1, 1)
-    return FeatureMap(chain[-1], channels, rows, columns, tuple(chain[stored_from:]), bits)
+    return FeatureMap(tensors[-1], channels, rows, columns, tuple(tensors), bits)
 
 
 def _axes(layer: MacLayer, source: FeatureMap) -> tuple[Axis, Axis]:
@@ -195,20 +207,8 @@ def _axes(layer: MacLayer, source: FeatureMap) -> tuple[Axis, Axis]:
     return rows, columns
 
 
-def _unsupported(network: Network) -> Iterator[Infeasible]:
-    for layer, tail in _tails(network):
-        if isinstance(layer, Conv2d):
-            yield from _unsupported_convolution(layer, network.input_shape_of(layer))
-        last = layer.name == network.logits
-        if layer.out_bits > (16 if last else OPERAND_BITS):
-            yield Infeasible(
-                layer.name, "ff", "bits for each output code", layer.out_bits, 16 if last else OPERAND_BITS,
-                ("out_bits of 8, the width of a multiplier's operand",),
-            )  # fmt: skip
-        yield from _unsupported_tail(layer, tail)
-
-
-def _unsupported_convolution(layer: Conv2d, shape: Shape) -> Iterator[Infeasible]:
+def unfit_convolution(layer: Conv2d, shape: Shape) -> Iterator[Infeasible]:
+    """What the fields of COMPUTE do not hold."""
     geometry = layer.geometry
     limits = (
         ("pixels along an edge", max(shape[1:]), MAX_EDGE, "smaller images"),
@@ -222,7 +222,8 @@ def _unsupported_convolution(layer: Conv2d, shape: Shape) -> Iterator[Infeasible
             yield Infeasible(layer.name, "ff", what, needed, available, (remedy,))
 
 
-def _unsupported_tail(layer: MacLayer, tail: list[Layer]) -> Iterator[Infeasible]:
+def unfit_tail(layer: MacLayer, tail: Sequence[Layer]) -> Iterator[Infeasible]:
+    """What POST cannot do behind a layer."""
     pools = [item for item in tail if isinstance(item, MaxPool2d)]
     if len(pools) > 1:
         yield Infeasible(pools[1].name, "ff", "poolings behind one layer", len(pools), 1, ("one pool of the combined window",))

@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fixgrad.compiler.chains import refuse_graphs
 from fixgrad.compiler.context import Context
 from fixgrad.compiler.cost import Job
 from fixgrad.compiler.feasibility import least_program_bytes, unfit_memory, unfit_program, unfit_waits
+from fixgrad.compiler.graph import Graph, build_graph
 from fixgrad.compiler.image import MemoryLayout
 from fixgrad.compiler.infeasible import Infeasible, InfeasibleError
 from fixgrad.compiler.layout import RegionTable, lay_out, with_program
@@ -20,7 +20,7 @@ from fixgrad.compiler.planning import plan, stage_jobs
 from fixgrad.compiler.program import Program
 from fixgrad.compiler.schedule import schedule
 from fixgrad.compiler.search import LayerChoice
-from fixgrad.compiler.stages import Stage, stages
+from fixgrad.compiler.support import unfit_layers
 from fixgrad.errors import UsageError
 from fixgrad.machine import Machine
 from fixgrad.machine.instructions import INSTRUCTION_BYTES, Unit
@@ -55,12 +55,12 @@ def compile_step(
 
     Raises:
         InfeasibleError: the network does not fit the machine; its `reasons` say why and what would help.
-        UsageError: a network that is no chain, a mask for no weight or of the wrong shape, or a batch below 1.
+        UsageError: a mask for no weight or of the wrong shape, or a batch below 1.
     """
     recipe = recipe or Recipe()
     prepared = _prepare(network, masks, machine, batch, recipe, mode == "train", count_padding)
     context = Context(
-        machine, batch, prepared.stages, prepared.matrices, prepared.table, count_padding, trains=mode == "train"
+        machine, batch, prepared.graph, prepared.matrices, prepared.table, count_padding, trains=mode == "train"
     )
     tilings = [choice.tiling for choice in prepared.choices]
     lower_step(context, tilings, recipe)
@@ -98,7 +98,7 @@ class _Prepared(NamedTuple):
     """Everything that is decided before an instruction is written; `program_bytes` is a prediction, seldom too low."""
 
     masks: dict[str, BoolArray]
-    stages: tuple[Stage, ...]
+    graph: Graph
     choices: list[LayerChoice]
     matrices: tuple[KernelMatrix, ...]
     table: RegionTable
@@ -110,20 +110,21 @@ def _prepare(
 ) -> _Prepared:
     if batch < 1:
         raise UsageError(f"batch is {batch}: a step needs at least 1 image")
-    refuse_graphs(network)
+    _refuse(unfit_layers(network, machine))
     pruned = checked_masks(network, masks or {})
-    found = stages(network)
-    _refuse(unfit_program(network.name, found, batch, trains))
+    graph = build_graph(network)
+    found = graph.stages
+    _refuse(unfit_program(graph, batch, trains))
     alive = [alive_kernels(stage, pruned.get(f"{stage.name}.weight")) for stage in found]
     live = [int(np.count_nonzero(mask)) for mask in alive]
     choices = plan(found, live, machine, batch, recipe, trains=trains, count_padding=count_padding)
     tilings = [choice.tiling for choice in choices]
-    orders = channel_orders(found, alive, tilings, machine)
+    orders = channel_orders(graph, alive, tilings, machine)
     matrices = tuple(
         KernelMatrix(in_memory(stage, mask, orders[stage.target.name], orders[stage.source.name]), tiling.block_rows)
         for stage, mask, tiling in zip(found, alive, tilings, strict=True)
     )
-    table = lay_out(found, matrices, orders, machine, batch, recipe, trains)
+    table = lay_out(graph, matrices, orders, machine, batch, recipe, trains)
     shortest = with_program(table, least_program_bytes(found, live, tilings, machine, batch))
     jobs = (
         stage_jobs(stage, kernels, machine, batch, recipe, trains, count_padding)
@@ -131,7 +132,7 @@ def _prepare(
     )
     predicted = _program_bytes(jobs, choices)
     _refuse(unfit_memory(network.name, shortest, machine, batch, recipe, predicted))
-    return _Prepared(pruned, found, choices, matrices, table, predicted)
+    return _Prepared(pruned, graph, choices, matrices, table, predicted)
 
 
 def _program_bytes(jobs: Iterable[Mapping[str, Job]], choices: Iterable[LayerChoice]) -> int:
@@ -156,7 +157,7 @@ def _program(context: Context, network: Network, recipe: Recipe, mode: Mode, pre
         recipe=recipe,
         batch=context.batch,
         lanes=machine.lanes,
-        stages=prepared.stages,
+        graph=prepared.graph,
         matrices=prepared.matrices,
         trains=context.trains,
     )
@@ -173,7 +174,7 @@ def _program(context: Context, network: Network, recipe: Recipe, mode: Mode, pre
         labels=stream.labels(),
         kernel_counts=np.array(stream.kernel_counts, np.int32).reshape(-1, machine.groups, machine.pes_per_group),
         taps=np.array(stream.taps, np.int32).reshape(-1, machine.pes_per_group),
-        schedule=schedule(prepared.stages, prepared.choices),
+        schedule=schedule(prepared.graph.stages, prepared.choices),
     )
 
 

@@ -118,26 +118,38 @@ class Updates:
 
 
 def update_biases(context: Context, stage: Stage) -> None:
-    """Each group updates its share of the biases, from the sums that POST and LOSS left in memory."""
-    name, outputs, layout = stage.name, stage.layer.out_channels, context.layout
-    share = -(-outputs // context.machine.groups)
-    entry, label = f"update/{name}.bias", Label(name, "update")
+    """The biases of a stage, from the sums that POST and LOSS left in memory."""
+    entry = f"update/{stage.name}.bias"
+    update_vector(context, Label(stage.name, "update"), stage.index, entry, stage.name, stage.layer.out_channels)
+
+
+def update_vector(context: Context, label: Label, number: int, entry: str, region: str, count: int) -> None:
+    """Each group updates its share of a parameter of one element a channel, whose gradients POST's instructions left in memory.
+
+    Args:
+        number: of the layer.
+        entry: name in the step table and among the range registers.
+        region: what the parameter's regions are named by.
+        count: elements.
+    """
+    layout = context.layout
+    share = -(-count // context.machine.groups)
     param, loaded = context.use_param(entry, label)
     waits = loaded.join(Waits(post=context.stream.issued(Unit.POST)))
     for group in range(context.machine.groups):
-        first = min(group * share, outputs)
+        first = min(group * share, count)
         fields = {
             "group": group,
             "from_memory": 1,
-            "count": min(share, outputs - first),
-            "gradient_source": layout.address(f"bias_gradient/{name}") + BIAS_BYTES * first,
-            "stored": layout.address(f"bias/{name}") + BIAS_BYTES * first,
-            "momentum": layout.address(f"bias_momentum/{name}") + BIAS_BYTES * first,
-            "element": layout.address(f"bias_element/{name}") + ELEMENT_BYTES * first,
+            "count": min(share, count - first),
+            "gradient_source": layout.address(f"bias_gradient/{region}") + BIAS_BYTES * first,
+            "stored": layout.address(f"bias/{region}") + BIAS_BYTES * first,
+            "momentum": layout.address(f"bias_momentum/{region}") + BIAS_BYTES * first,
+            "element": layout.address(f"bias_element/{region}") + ELEMENT_BYTES * first,
             "taps": 1,
             "stored_bytes": BIAS_BYTES,
             "momentum_bytes": BIAS_BYTES,
             "param": param,
             "statistics": layout.registers[entry],
         }
-        context.stream.emit("UPDATE", label, stage.index, waits, fields)
+        context.stream.emit("UPDATE", label, number, waits, fields)

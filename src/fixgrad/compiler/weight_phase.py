@@ -176,7 +176,7 @@ class WeightPhase:
         context, error = self.context, self.stage.error
         total = min(self.queues * self.tiling.channels, error.channels - rows)
         span = bounds(place.patch.computed).rows
-        region = f"error/{self.stage.name}"
+        region = f"error/{self.stage.error.name}"
         ready = context.ready_map(region, error).reading(
             place.micro_batch, slice(rows, rows + total), slice(span.first, span.last)
         )

@@ -60,6 +60,14 @@ class UpdateScales(NamedTuple):
     key: StreamKey
 
 
+class NormScales(NamedTuple):
+    """A batch normalisation: fractional bits of what it reads, and of its stored gamma and beta."""
+
+    input_frac: int
+    gamma_frac: int
+    beta_frac: int
+
+
 class StepTable(NamedTuple):
     """All scales of one step.
 
@@ -70,6 +78,8 @@ class StepTable(NamedTuple):
             ``tensor@layer``, what a layer contributes to the error.
         updates: by parameter.
         constants: of the update.
+        norms: by batch normalisation.
+        fracs: fractional bits of every tensor.
     """
 
     step: int
@@ -78,6 +88,8 @@ class StepTable(NamedTuple):
     errors: dict[str, ErrorScales]
     updates: dict[str, UpdateScales]
     constants: UpdateConstants
+    norms: dict[str, NormScales]
+    fracs: dict[str, int]
 
 
 def forward_scales(layer: MacLayer, input_frac: int, state: State) -> ForwardScales:
@@ -183,7 +195,13 @@ def step_table(network: Network, state: State, recipe: Recipe, total_steps: int,
             frac = gradient_frac(layer, name, fracs[layer.inputs[0]], error_fracs[layer.name])
             shifts = term_shifts(parameter.formats, frac, constants)
             updates[name] = UpdateScales(shifts, parameter.next_operand_shift, update_key(recipe.seed, state.step, name))
-    return StepTable(state.step, forward, outputs, errors, updates, constants)
+    norms = {layer.name: _norm_scales(layer, fracs[layer.inputs[0]], state) for layer in network.batch_norms}
+    return StepTable(state.step, forward, outputs, errors, updates, constants, norms, fracs)
+
+
+def _norm_scales(layer: BatchNorm, input_frac: int, state: State) -> NormScales:
+    gamma, beta = (state.parameters[name].formats.stored_frac for name in (layer.gamma, layer.beta))
+    return NormScales(input_frac, gamma, beta)
 
 
 def _forward(network: Network, state: State) -> tuple[dict[str, int], dict[str, ForwardScales], dict[str, OutputScales]]:

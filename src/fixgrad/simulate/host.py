@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.compiler import Program
+from fixgrad.compiler.stages import Stage
 from fixgrad.errors import UsageError
 from fixgrad.machine.device import Device, DeviceError, Outcome
 from fixgrad.machine.encoding import explain_mismatch, identity
@@ -97,7 +98,7 @@ class HostExecutor:
             return
         layout.update_step_table(self._image, table)
         layout.write_batch(self._image, x, labels)
-        for name in ("step_table", "labels", f"activation/{layout.stages[0].source.name}"):
+        for name in ("step_table", "labels", f"activation/{layout.graph.source.name}"):
             region = layout.regions[name]
             self.device.write_memory(region.address, self._image[region.address : region.end])
 
@@ -105,11 +106,9 @@ class HostExecutor:
         program, network = self.program, self.program.network
         trace.activations = self._activations(x)
         trace.errors = self._errors()
-        trace.fracs = {INPUT: network.input_frac}
-        for layer in network:
-            source = network.source_of(layer.name)
-            trace.fracs[layer.name] = network.input_frac if source == INPUT else table.forward[source].output_frac
-        trace.error_fracs = {name: _error_frac(program, table, name) for name in trace.errors}
+        trace.fracs = dict(table.fracs)
+        made = program.layout.graph.error_made
+        trace.error_fracs = {name: table.errors[made.get(name, name)].frac for name in trace.errors}
         logits = trace.activations[network.logits]
         trace.loss = mean_loss(logits, trace.fracs[network.logits], labels)
         trace.correct = int((logits.argmax(axis=1) == labels).sum())
@@ -126,9 +125,9 @@ class HostExecutor:
         return found
 
     def _errors(self) -> dict[str, Codes]:
-        """The errors of the layers with weights."""
+        """The errors that are stored."""
         layout = self.program.layout
-        return {stage.name: layout.read_error(self.image, stage.name) for stage in layout.stages}
+        return {name: layout.read_error(self.image, name) for name in layout.stored_errors}
 
 
 def host_step(program: Program, image: Image, state: State, table: StepTable) -> Trace:
@@ -154,16 +153,15 @@ def host_step(program: Program, image: Image, state: State, table: StepTable) ->
 def measurements(program: Program, image: Image, table: StepTable) -> Trace:
     """What the range registers say, as the fields `forward_bits`, `error_bits`, `saturated` and `overflows` of a trace."""
     trace, registers = Trace(), program.layout.read_statistics(image)
-    network, stages = program.network, program.layout.stages
-    errors = {f"ng/{stage.name}": stage.layer.inputs[0] for stage in stages[1:]} | {f"loss/{network.logits}": network.logits}
+    network, errors = program.network, _measured_errors(program)
     for name, register in registers.items():
         kind, _, item = name.partition("/")
         tensor = item if kind == "ff" else errors.get(name)
         if tensor is not None:
             bits = trace.forward_bits if kind == "ff" else trace.error_bits
-            frac = table.forward[item].accumulator_frac if kind == "ff" else table.errors[tensor].accumulator_frac
-            bits[tensor] = register.magnitude_bits, frac
-            elements = program.batch * int(np.prod(network.shapes[tensor]))
+            scales = table.errors[tensor] if kind != "ff" else table.forward[item] if item in table.forward else table.outputs[item]
+            bits[tensor] = register.magnitude_bits, scales.accumulator_frac
+            elements = program.batch * int(np.prod(network.shapes[tensor.partition("@")[0]]))
             trace.saturated[f"{'activation' if kind == 'ff' else 'error'}/{tensor}"] = register.saturated / elements
         if register.overflow:
             phase = "wg" if kind == "update" else "ng" if kind == "loss" else kind
@@ -171,16 +169,24 @@ def measurements(program: Program, image: Image, table: StepTable) -> Trace:
     return trace
 
 
+def _measured_errors(program: Program) -> dict[str, str]:
+    """Range register -> the error that it measures, as the step table names it."""
+    graph = program.layout.graph
+    found = {f"loss/{graph.network.logits}": graph.network.logits}
+    for back in graph.backward:
+        found |= {f"sum/{item.tensor}": item.tensor for item in back.sums}
+        if isinstance(back.step, Stage):
+            if back.step.sink is not None:
+                found[f"ng/{back.step.name}"] = back.step.sink.tensor
+        else:
+            found |= {f"ng/{back.step.name}": sent.name for sent in back.sent if sent.is_new}
+    return found
+
+
 def read_state(program: Program, image: Image, state: State) -> None:
-    """Copy stored weights and momenta from the image into `state`."""
+    """Copy stored weights, momenta and running statistics from the image into `state`."""
+    for layer in program.network.batch_norms:
+        state.running[layer.name] = program.layout.read_running(image, layer.name)
     for name, parameter in state.parameters.items():
         found = program.layout.read_parameter(image, name)
         parameter.stored[...], parameter.momentum[...] = found.stored, found.momentum
-
-
-def _error_frac(program: Program, table: StepTable, tensor: str) -> int:
-    """Fractional bits of the error of `tensor`: those with which NG (or LOSS) made it, further behind."""
-    name = tensor
-    while name not in table.errors:
-        name = next(layer.name for layer in program.network if name in layer.inputs)
-    return table.errors[name].frac

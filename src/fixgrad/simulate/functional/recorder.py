@@ -1,7 +1,6 @@
 """Every tensor of a step in canonical order, collected while a program runs, and which instruction made each part of it."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,6 @@ from fixgrad.compiler import Program
 from fixgrad.compiler.layout import BIAS_BYTES, code_bytes, stored_bytes
 from fixgrad.compiler.stages import FeatureMap, Stage
 from fixgrad.machine.encoding import Instruction
-from fixgrad.network import MaxPool2d
 
 Codes = NDArray[np.integer[Any]]
 Ints = NDArray[np.int64]
@@ -50,8 +48,8 @@ class Recorder:
     """An observer that keeps everything.
 
     Attributes:
-        activations: by layer with weights: its codes before pooling, int16 [batch, channels, rows, columns].
-        errors: by tensor: 8-bit codes where they are made: the logits, and the input of each layer but the first.
+        activations: by layer: its codes (before the pool that POST does), int16 [batch, channels, rows, columns].
+        errors: 8-bit codes where they are made: by tensor those that POST makes, by error map those of LOSS and ELEMENTWISE.
         gradients: by parameter, int32, in its shape; what is pruned is 0.
         parts: by (kind, name): which instruction made what.
     """
@@ -63,26 +61,34 @@ class Recorder:
         self.errors: dict[str, Codes] = {}
         self.gradients: dict[str, Codes] = {}
         self.parts: dict[tuple[str, str], list[Part]] = {}
-        self._stages = {stage.name: stage for stage in layout.stages}
-        self._by_target = {stage.target.name: stage for stage in layout.stages}
+        self._by_target = {step.target.name: step for step in layout.graph.steps}
+        self._by_sink = {stage.sink.map.name: stage for stage in layout.stages if stage.sink is not None}
+        self._error_maps = {item.name: item for item in layout.graph.errors}
         self._index = {
             stage.name: layout.weight_index(stage, matrix).ravel()
             for stage, matrix in zip(layout.stages, layout.matrices, strict=True)
         }
 
     def saw_codes(self, index: int, instruction: Instruction, codes: Ints) -> None:
-        """POST or LOSS made these codes."""
+        """POST, LOSS or ELEMENTWISE made these codes."""
         region = self.program.layout.table.region_at(instruction.target)
         assert region is not None
         kind, _, name = region.name.partition("/")
+        offset = instruction.target - region.address
         if kind == "activation":
-            self._forward(index, instruction, codes, self._by_target[name])
-        elif instruction.name == "LOSS":
-            stage = self._stages[name]
-            place = _Place(instruction.random_image // self.program.machine.lanes, 0)
-            self._keep(index, "error", self.errors, stage.name, stage.error, place, codes, (0, 0), stage)
+            step = self._by_target[name]
+            place = self._place(offset, step.target, code_bytes(instruction.out_bits))
+            item = step.error if isinstance(step, Stage) else step.target
+            self._keep(index, instruction, "activation", self.activations, step.name, item, place, codes, step.target)
+        elif instruction.name == "POST":
+            stage = self._by_sink[name]
+            assert stage.sink is not None
+            place = self._place(offset, stage.sink.map, 1)
+            self._keep(index, instruction, "error", self.errors, stage.sink.tensor, stage.source, place, codes, stage.source)
         else:
-            self._backward(index, instruction, codes, self._stages[name])
+            item = self._error_maps[name]
+            place = self._place(offset, item, 1)
+            self._keep(index, instruction, "error", self.errors, name, item, place, codes, item)
 
     def gradients_of(self, name: str) -> Codes:
         """The gradient of a parameter; zeros before an UPDATE took it."""
@@ -96,14 +102,14 @@ class Recorder:
             return
         region = self.program.layout.table.region_at(instruction.stored)
         assert region is not None
-        kind, _, layer = region.name.partition("/")
+        kind, _, owner = region.name.partition("/")
         if kind == "bias":
+            vector = next(item for item in self.program.layout.vectors if item.region == owner)
             first = (instruction.stored - region.address) // BIAS_BYTES
-            order = self.program.layout.table.orders[self._stages[layer].target.name]
-            name, places = f"{layer}.bias", order[first : first + len(gradients)]
+            name, places = vector.name, self.program.layout.order(vector.map)[first : first + len(gradients)]
         else:
             first = (instruction.stored - region.address) // stored_bytes(self.program.recipe.stored_bits)
-            name, places = f"{layer}.weight", self._index[layer][first : first + len(gradients)]
+            name, places = f"{owner}.weight", self._index[owner][first : first + len(gradients)]
         self.gradients_of(name).reshape(-1)[places] = gradients
         none = slice(0, 0)
         self.parts.setdefault(("parameter", name), []).append(Part(index, none, places, none, none))
@@ -116,23 +122,12 @@ class Recorder:
             name: layer whose output it is, tensor whose error it is, or parameter.
             place: (image, channel, row, column) of the map, or (linear index,) of the parameter.
         """
-        for part in reversed(self.parts.get((kind, name), [])):
-            if part.holds(place):
-                return int(part.index_in_program)
+        stored = self.program.layout.stored_errors.get(name) if kind == "error" else None
+        for each in (name,) if stored is None else (name, stored.name):
+            for part in reversed(self.parts.get((kind, each), [])):
+                if part.holds(place):
+                    return int(part.index_in_program)
         return None
-
-    def _forward(self, index: int, i: Instruction, codes: Ints, stage: Stage) -> None:
-        address = self.program.layout.table.address(f"activation/{stage.target.name}")
-        place = self._place(i.target - address, stage.target, code_bytes(i.out_bits))
-        corner = i.out0_top, i.out0_left
-        self._keep(index, "activation", self.activations, stage.name, stage.error, place, codes, corner, stage)
-
-    def _backward(self, index: int, i: Instruction, codes: Ints, before: Stage) -> None:
-        stage = self.program.layout.stages[before.index + 1]
-        address = self.program.layout.table.address(f"error/{before.name}")
-        place = self._place(i.target - address, before.error, 1)
-        corner = i.out0_top, i.out0_left
-        self._keep(index, "error", self.errors, stage.layer.inputs[0], stage.source, place, codes, corner, before)
 
     def _place(self, offset: int, item: FeatureMap, width: int) -> _Place:
         words = offset // (self.program.machine.lanes * width)
@@ -141,44 +136,39 @@ class Recorder:
     def _keep(
         self,
         index: int,
+        instruction: Instruction,
         kind: str,
         tensors: dict[str, Codes],
         name: str,
         item: FeatureMap,
         place: _Place,
         codes: Ints,
-        corner: tuple[int, int],
-        owner: Stage,
+        ordered: FeatureMap,
     ) -> None:
-        """Put codes [channels, rows, columns, lanes] where they belong; `owner` is the stage whose target orders the channels."""
+        """Put codes [channels, rows, columns, lanes] where they belong; `ordered` is the map whose order the channels have."""
         batch, lanes = self.program.batch, self.program.machine.lanes
         if name not in tensors:
             tensors[name] = np.zeros((batch, item.channels, item.rows, item.columns), np.int16)
-        order = self.program.layout.table.orders[owner.target.name]
-        channels = order[place.channel : place.channel + len(codes)]
+        channels = self.program.layout.order(ordered)[place.channel : place.channel + len(codes)]
         first = place.micro_batch * lanes
         images = slice(first, min(first + lanes, batch))
+        corner = (instruction.out0_top, instruction.out0_left) if instruction.name == "POST" else (0, 0)
         rows, columns = (slice(corner[axis], corner[axis] + codes.shape[1 + axis]) for axis in (0, 1))
         tensors[name][images, channels, rows, columns] = codes.transpose(3, 0, 1, 2)[: images.stop - first]
         self.parts.setdefault((kind, name), []).append(Part(index, images, channels, rows, columns))
 
 
 def all_errors(program: Program, recorder: Recorder, image: NDArray[np.uint8]) -> dict[str, Codes]:
-    """The error of every tensor behind the first layer with weights, in the tensors' shapes.
+    """The error of every tensor that has one, and what readers make for one of several, in the tensors' shapes.
 
-    NG makes the error of a layer's input. On the way back to the layer before only pooling changes it, and what comes of
-    that is in memory.
+    Behind a layer whose error POST scatters into windows they are as NG made them; what comes of that is in memory.
     """
-    network, stages = program.network, program.layout.stages
-    found = {network.logits: recorder.errors[network.logits]}
-    for before, stage in pairwise(stages):
-        codes, tensor = recorder.errors[stage.layer.inputs[0]], stage.layer.inputs[0]
-        while tensor not in found:
-            found[tensor] = codes
-            layer = network.layer(tensor)
-            if tensor == before.name:
-                break
-            if isinstance(layer, MaxPool2d):
-                codes = program.layout.read_error(image, before.name)
-            tensor = layer.inputs[0]
-    return {name: codes.reshape(len(codes), *network.shapes[name]) for name, codes in found.items()}
+    network, layout = program.network, program.layout
+    found = {name: layout.read_error(image, name) for name in layout.stored_errors}
+    for tensor in layout.graph.error_of:
+        if tensor not in found:
+            name = tensor
+            while name not in recorder.errors:
+                name = network.readers[name][0].layer.name
+            found[tensor] = recorder.errors[name].reshape(program.batch, *network.shapes[tensor])
+    return found

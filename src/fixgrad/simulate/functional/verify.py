@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fixgrad.compiler import Program
 from fixgrad.errors import UsageError
 from fixgrad.machine.encoding import disassemble
-from fixgrad.network import INPUT, MacLayer, MaxPool2d, Network, State, Trace
+from fixgrad.network import INPUT, BatchNorm, Flatten, MacLayer, MaxPool2d, Network, ReLU, State, Trace
 from fixgrad.network.reference import ReferenceExecutor
 from fixgrad.simulate.functional.executor import FunctionalExecutor
 from fixgrad.simulate.host import HostExecutor
@@ -88,7 +88,8 @@ class Mismatch:
     Attributes:
         step: of the comparison, from 0.
         layer, phase: where.
-        kind: ``activation``, ``error``, ``gradient``, ``momentum``, ``stored``, ``operand``, ``statistic`` or ``memory``.
+        kind: ``activation``, ``error``, ``gradient``, ``momentum``, ``stored``, ``operand``, ``running``, ``statistic`` or
+            ``memory``.
         tensor: its name; of memory the region's.
         index: of the element in the tensor (empty for a statistic); of memory the byte in the region.
         executors: the two that differ.
@@ -244,15 +245,19 @@ def _items(network: Network, errors: Set[str]) -> Iterator[_Item]:
     """Everything that a step makes, in the order in which it is made."""
     for layer in network:
         yield _Item(layer.name, "ff", "activation", layer.name, partial(_activation, layer.name))
-        if isinstance(layer, MacLayer):
+        if layer.rescales:
             yield from _statistics(layer.name, "ff", "forward_bits", f"activation/{layer.name}")
     yield from _error(network.logits, "loss", network.logits)
     for layer in reversed(network.layers):
-        if isinstance(layer, MacLayer):
-            for name in layer.parameters:
-                yield from _parameter(layer.name, name)
-        if layer.inputs[0] in errors:
-            yield from _error(layer.name, "ng", layer.inputs[0])
+        if layer.name in errors and len(network.readers[layer.name]) > 1:
+            yield from _error(layer.name, "ng", layer.name)
+        for name in layer.parameters:
+            yield from _parameter(layer.name, name)
+        if isinstance(layer, BatchNorm):
+            yield from _running(layer.name)
+        for name in dict.fromkeys(network.error_name(tensor, layer) for tensor in layer.inputs):
+            if name in errors:
+                yield from _error(layer.name, "ng", name)
     for layer in network.mac_layers:
         for phase in ("ff", "ng", "wg"):
             flag = f"{layer.name}/{phase}"
@@ -287,9 +292,15 @@ def _parameter(layer: str, name: str) -> Iterator[_Item]:
     yield _Item(layer, "wg", "gradient", name, lambda o: o.trace.gradients.get(name))
     yield _Item(layer, "update", "momentum", name, lambda o: o.state.parameters[name].momentum)
     yield _Item(layer, "update", "stored", name, lambda o: o.state.parameters[name].stored)
-    if not name.endswith(".bias"):
+    if name.endswith(".weight"):
         yield _Item(layer, "update", "operand", name, lambda o: o.operand(name))
     yield _Item(layer, "update", "statistic", f"magnitude/{name}", lambda o: o.state.parameters[name].magnitude)
+
+
+def _running(layer: str) -> Iterator[_Item]:
+    """The running statistics of a normalisation."""
+    yield _Item(layer, "ff", "running", f"{layer}.running_mean", lambda o: o.state.running[layer].mean)
+    yield _Item(layer, "ff", "running", f"{layer}.running_variance", lambda o: o.state.running[layer].variance)
 
 
 def _compare_memory(step: int, first: Subject, second: Subject, result: Verification) -> Mismatch | None:
@@ -327,6 +338,8 @@ def _instruction(subject: Subject, network: Network, kind: str, tensor: str, ind
         case "gradient" | "momentum" | "stored" | "operand":
             place = (int(np.ravel_multi_index(index, network.parameters[tensor])),)
             return subject.instruction_of("parameter", tensor, place)
+        case "activation" | "error" if not network.is_chain:
+            return subject.instruction_of(kind, *_in_graph(network, tensor, index))
         case "activation":
             return subject.instruction_of("activation", *_made_forward(network, tensor, _map_place(network, tensor, index)))
         case "error":
@@ -334,9 +347,18 @@ def _instruction(subject: Subject, network: Network, kind: str, tensor: str, ind
     return None
 
 
+def _in_graph(network: Network, tensor: str, index: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """The tensor of a graph, before flattening, and the element there."""
+    own = tensor.partition("@")[0]
+    place = _map_place(network, own, index)
+    while isinstance(layer := network.layer(own), Flatten):
+        own = layer.inputs[0]
+    return (tensor if "@" in tensor else own), place
+
+
 def _map_place(network: Network, tensor: str, index: tuple[int, ...]) -> tuple[int, ...]:
     """(image, channel, row, column) of an element, in the map that a vector was flattened from."""
-    while len(network.shapes[tensor]) == 1 and not isinstance(network.layer(tensor), MacLayer):
+    while len(network.shapes[tensor]) == 1 and isinstance(network.layer(tensor), Flatten | ReLU):
         tensor = network.layer(tensor).inputs[0]
     if len(index) == 4:
         return index
