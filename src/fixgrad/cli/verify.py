@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,7 +70,9 @@ def command(
     program: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Instead of a network: a program that failed and was saved, in RTL.")
     ] = None,
-    cycles: Annotated[bool, typer.Option("--cycles", help="The RTL's cycles against the timing simulator, as Markdown.")] = False,
+    cycles: Annotated[
+        bool, typer.Option("--cycles", help="The RTL's cycles against the timing simulator, as Markdown, and the step's time.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train some steps on several executors and compare every tensor bit by bit.
@@ -98,15 +99,15 @@ def command(
     case = chosen_case(None, model, batch, density, seed, input_shape)
     devices = CaseDevices(case, machine, trace, hostile)
     result = _verify(case, chosen, devices, steps, seed)
-    rows = devices.cycles() if cycles else []
+    compared = devices.cycles() if cycles else None
     if as_json:
-        print(json.dumps(result.to_dict() | ({"cycles": [asdict(row) for row in rows]} if cycles else {}), indent=2))
+        print(json.dumps(result.to_dict() | (compared.to_dict() if compared else {}), indent=2))
     else:
         _print(result, case)
-        if rows:
-            from fixgrad.simulate.cycle_comparison import table
+        if compared:
+            from fixgrad.simulate.cycle_comparison import rate_lines, table
 
-            print(f"\n{table(rows)}")
+            print("", table(compared.rows), "", *rate_lines(compared), sep="\n")
     if not result.equal:
         raise typer.Exit(DIFFERENT)
 

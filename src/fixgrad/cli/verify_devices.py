@@ -11,7 +11,7 @@ from fixgrad.cli.step_case import StepCase, compile_case
 if TYPE_CHECKING:
     from fixgrad.compiler import Program
     from fixgrad.network import State
-    from fixgrad.simulate.cycle_comparison import PhaseCycles
+    from fixgrad.simulate.cycle_comparison import CycleComparison
     from fixgrad.simulate.functional import Subject
     from fixgrad.simulate.host import HostExecutor
 
@@ -43,7 +43,7 @@ class CaseDevices:
         self._host = HostExecutor(program, state, steps, device)
         return device_subject("rtl", self._host)
 
-    def cycles(self) -> "list[PhaseCycles]":
+    def cycles(self) -> "CycleComparison":
         """Cycles of the RTL's last step against the timing simulator."""
         from fixgrad.simulate.cycle_comparison import compare_cycles
         from fixgrad.simulate.timing import simulate

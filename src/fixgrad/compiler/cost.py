@@ -20,6 +20,7 @@ from fixgrad.compiler.kernels import END_WORDS, entry_words
 from fixgrad.compiler.stages import Stage
 from fixgrad.compiler.tiling import Split
 from fixgrad.machine import Machine
+from fixgrad.machine.gradient_port import gradient_holds
 from fixgrad.machine.instructions import INSTRUCTION_BYTES
 
 Values = NDArray[np.float64]
@@ -185,17 +186,26 @@ def gradient_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid:
     tiles = shape.channel_tiles * column_tiles
     apart = np.where(runs > 1, np.maximum(computes / (tiles * max(shape.tiles * job.micro_batches, 1)), 1) * runs, 1)
     updates = tiles * shape.queues * apart
-    update = job.kernels * taps / machine.groups + updates / machine.groups * UPDATE_CYCLES
+    holds = gradient_holds(_tap(job, rows, columns), np.array(1 if split.channels > 1 else machine.pes_per_group))
+    parameters = job.kernels * taps
+    update = parameters * (1 + holds.update) / machine.update_lanes + updates / machine.update_lanes * UPDATE_CYCLES
     instructions = loads + 2 * updates
     moved = (errors + inputs) * machine.lanes + entries * 2 + job.kernels * (taps * job.stored + 4)
     moved = moved + instructions * (INSTRUCTION_BYTES + ROUNDING_BYTES)
     compute = shape.compute + shape.imbalance(np.minimum(places, 1 + capacity / np.maximum(shape.chunk_kernels, 1)))
+    compute = compute + parameters * holds.compute / (machine.groups * split.channels)
     busy = _busy(compute, load, update, moved / job.bytes_per_cycle)
     whole = pixels * grid.channels > machine.half_lane_words
     serial = np.where(places < 2, np.minimum(load, compute), 0) + np.where(whole, errors / machine.load_words, 0)
     fits = (pixels * grid.channels <= machine.lane_words) & (places >= 1) & (grid.channels * taps <= machine.half_gradient_words)
     fits = fits & _whole_blocks(job, grid) & _stays(job, grid, held) & (single | ~grid.resident)
     return _cost(fits, busy + serial + LATENCY + job.instruction_cycles * instructions, moved)
+
+
+def _tap(job: Job, rows: AxisCut, columns: AxisCut) -> Values:
+    """Steps of a tap of a kernel in the mean of those that reach into the map."""
+    axes = (job.stage.rows.kernel, rows), (job.stage.columns.kernel, columns)
+    return np.array(np.prod([cut.taps / max(cut.tiles * min(kernel, cut.held), 1) for kernel, cut in axes]))
 
 
 def _busy(*units: Values) -> Values:

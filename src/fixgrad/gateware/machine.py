@@ -153,6 +153,7 @@ class Accelerator(wiring.Component):
                 post.drained[group].eq(compute.drained),
                 compute.take_gradient.eq(update.take_gradient[group]),
                 compute.gradient_address.eq(update.gradient_address[group]),
+                update.gradient_wanted[group].eq(compute.gradient_wanted),
                 *(to.eq(value) for to, value in zip(update.gradients[group], compute.gradients, strict=True)),
             ]
 

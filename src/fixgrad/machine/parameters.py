@@ -11,6 +11,8 @@ from fixgrad.errors import UsageError
 
 #: Taps that one kernel word of a PE's kernel queue holds: a 3x3 kernel.
 TAPS_PER_WORD = 9
+#: Groups that take turns at a lane of UPDATE. Two: a lane is idle most of the time, and costs as much as four PEs without memories.
+GROUPS_PER_UPDATE_LANE = 2
 #: The widest group: instructions carry the rectangles of this many PEs.
 MAX_PES_PER_GROUP = 4
 
@@ -171,6 +173,11 @@ class Machine:
     def pes(self) -> int:
         """All processing elements."""
         return self.groups * self.pes_per_group
+
+    @property
+    def update_lanes(self) -> int:
+        """Lanes of UPDATE: group g is served by lane g // `GROUPS_PER_UPDATE_LANE`."""
+        return -(-self.groups // GROUPS_PER_UPDATE_LANE)
 
     @property
     def macs(self) -> int:

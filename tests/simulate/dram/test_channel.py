@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from itertools import pairwise
 
 import pytest
@@ -126,26 +125,6 @@ def test_transfer_cycles() -> None:
     assert transfer_cycles(transfer, "ddr4_2400", Clock(250.0)) == -int(-ns // 4)
     with pytest.raises(UsageError, match="a clock of 0 MHz"):
         Clock(0)
-
-
-def test_closed_form_speed() -> None:
-    """100,000 transfers of a training step take about 0.3 s; the limit is generous to a busy machine."""
-    transfers = [Transfer(64 * (1 + i % 500), i % 3 == 0, i * 4096) for i in range(100_000)]
-    channel = open_channel("ddr4_2400")
-    begin = time.process_time()
-    for transfer in transfers:
-        channel.serve(0.0, transfer)
-    assert time.process_time() - begin < 3.0
-
-
-def test_bank_level_speed() -> None:
-    """54 MB, 850,000 bursts: about 2 s; the limit is generous to a busy machine."""
-    channel = open_channel("ddr4_2400", Fidelity.BANK_LEVEL)
-    channel.serve(0.0, Transfer(64))  # compiled by now
-    begin = time.process_time()
-    for i in range(54_000_000 // 65536):
-        channel.serve(0.0, Transfer(65536, i % 3 == 0, i * 65536))
-    assert time.process_time() - begin < 15.0
 
 
 def test_closed_forms_do_not_import_numba() -> None:

@@ -33,12 +33,13 @@ class HandMade:
         instructions: Sequence[tuple[Instruction, str]],
         kernels: Sequence[Sequence[Sequence[int]]] = (),
     ) -> None:
-        self.machine, self.batch = machine, machine.lanes
+        self.machine, self.batch, self.count_padding = machine, machine.lanes, False
         self.network = Network("hand", (1, 1, 1), 6, (Flatten(name="f", inputs=(INPUT,)), _linear()))
         self.encoded = np.frombuffer(b"".join(item.encode() for item, _ in instructions), np.uint8).reshape(-1, 128)
         self.labels = tuple(_label(phase) for _, phase in instructions)
         shape = (-1, machine.groups, machine.pes_per_group)
         self.kernel_counts = np.array(kernels, np.int32).reshape(shape)
+        self.taps = np.ones((len(self.kernel_counts), machine.pes_per_group), np.int32)
         self.compute_cycles = self.kernel_counts.astype(np.int64)
         self.opcodes = self.encoded[:, 0].copy()
         self.positions = {name: np.flatnonzero(self.opcodes == kind.opcode) for name, kind in BY_NAME.items()}

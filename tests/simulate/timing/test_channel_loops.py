@@ -67,7 +67,7 @@ def test_a_step_is_equal_in_every_record(compiled: Compiled, case: dict[str, Any
         {"request_bytes": 192},
         {"block_instructions": 1},
         {"queue_instructions": 1},
-        {"fetch_bytes": 256, "queue_instructions": 3},
+        {"fetch_beats": 2, "fetch_bursts": 1, "queue_instructions": 3},
         {"steps_ahead": 1, "step_bytes": 64},
         {"steps_ahead": 5, "step_parameters": 16},
     ],

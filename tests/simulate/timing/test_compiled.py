@@ -148,15 +148,10 @@ def test_with_padding_counted_compute_bound_rows_are_those_of_the_talk() -> None
 
 
 @pytest.mark.slow
-def test_simulating_the_talks_step_is_quick() -> None:
-    import time
-
+def test_of_the_talks_step_short_instructions_may_be_taken_together() -> None:
     network = model("vgg11")
     masks = {f"{name}.weight": mask for name, mask in random_masks(network, TALK_DENSITIES).items()}
     program = compile_step(network, masks, preset("kcu1500"), 32)
-    start = time.process_time()
-    simulate_step(program)
-    assert time.process_time() - start < 2.0  # about 0.5 s; processors that others keep busy take longer
     together, apart = (Simulation(program, join=join).cycles for join in (True, False))
     assert together == pytest.approx(apart, rel=2e-3)
     assert {row.phase for row in simulate_step(program).layers} == set(Phase)

@@ -44,7 +44,9 @@ def test_the_file_is_a_trace(compiled: Callable[..., Program], tmp_path: Path, m
             assert event["dur"] >= 0
             busy[event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
     groups = program.machine.groups
-    assert names == {"LOAD", "POST"} | {f"{unit} group {g}" for unit in ("COMPUTE", "UPDATE") for g in range(groups)}
+    assert names == {"LOAD", "POST"} | {f"COMPUTE group {g}" for g in range(groups)} | {
+            f"UPDATE lane {lane}" for lane in range(program.machine.update_lanes)
+        }
     for spans in busy.values():
         spans.sort()
         assert all(before[1] <= after[0] + 1e-3 for before, after in pairwise(spans))

@@ -94,6 +94,10 @@ class Writer(wiring.Component):
         return m
 
 
+#: Bursts whose addresses are out ahead of their data: a burst of one beat follows another in the next cycle.
+FOLLOWING = 4
+
+
 class BurstSender(wiring.Component):
     """Sends bursts whose beats are made elsewhere.
 
@@ -148,7 +152,7 @@ class BurstSender(wiring.Component):
         channel = Signal(max(ports.channel_bits, 1))
         m.d.comb += channel.eq(ports.channel(burst.address))
         # Bursts whose addresses are out and whose data follow; all of them go to the same channel.
-        m.submodules.following = following = Fifo(data.StructLayout({"channel": channel.shape(), "beats": 8}), 2)
+        m.submodules.following = following = Fifo(data.StructLayout({"channel": channel.shape(), "beats": 8}), FOLLOWING)
         newest = Signal.like(channel)
         spare = Signal(range(beats.depth + 1))  # beats here that belong to no burst yet
         requests = []
@@ -162,7 +166,8 @@ class BurstSender(wiring.Component):
             may_issue.eq(
                 (spare > burst.beats)
                 & following.i.ready
-                & ((following.level == 0) | (newest == channel))
+                # Or the last of those for another channel goes now.
+                & ((following.level == 0) | (newest == channel) | ((following.level == 1) & following.o.ready))
                 & unanswered.i.ready
                 & request_ready
             ),

@@ -15,7 +15,7 @@ from fixgrad.machine.parameters import MAX_PES_PER_GROUP
 
 #: Members of the group that LOAD, POST and UPDATE use; the unit passes them on.
 LOAD_SIDE = ("input_writes", "kernels", "kernel_pes", "errors")
-DRAIN_SIDE = ("drain", "drain_address", "drained", "take_gradient", "gradient_address", "gradients")
+DRAIN_SIDE = ("drain", "drain_address", "drained", "take_gradient", "gradient_address", "gradients", "gradient_wanted")
 #: COMPUTEs that have ended and wait to be told: one whose flag is not accepted yet, and those behind it.
 ENDED = 4
 _SIDES = ("top", "bottom", "left", "right")
@@ -34,7 +34,7 @@ class ComputeUnit(wiring.Component):
         activity: out, in PEs, see `activity_layout`; their sum is all PEs while an instruction is at hand, else 0.
     Members, to the range registers: report: out, stream; of instructions whose sums wrapped only.
     Members, to LOAD, POST and UPDATE: as of `Group`: input_writes, kernels, kernel_pes, errors; drain, drain_address, drained;
-        take_gradient, gradient_address, gradients.
+        take_gradient, gradient_address, gradients, gradient_wanted.
     """
 
     def __init__(self, machine: Machine) -> None:

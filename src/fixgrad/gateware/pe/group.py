@@ -41,6 +41,7 @@ class Group(wiring.Component):
             later.
         take_gradient: in, a bit for each PE to read. gradient_address: in. gradients: out, array, each PE's gradient
             `GRADIENT_LATENCY` cycles later.
+        gradient_wanted: out: it was of a PE, see there, in the cycle before.
     Members, for counters, a bit for each PE: stepping, held_by_hazard, held_by_drain, waiting (out); see `Pe`.
         running: out, between begin and `done`.
     """
@@ -66,6 +67,7 @@ class Group(wiring.Component):
                 "take_gradient": In(pes),
                 "gradient_address": In(shape.gradient_bits),
                 "gradients": Out(ACCUMULATOR_BITS).array(pes),
+                "gradient_wanted": Out(1),
                 **dict.fromkeys(counters, Out(pes)),
                 "running": Out(1),
             }
@@ -149,7 +151,7 @@ class Group(wiring.Component):
         words: list[Value] = [pe.drained for pe in pes]
         for bit in choice[: exact_log2(self.pes)]:
             words = [Mux(bit, after, before) for before, after in zip(words[::2], words[1::2], strict=True)]
-        m.d.sync += self.drained.eq(words[0])
+        m.d.sync += [self.drained.eq(words[0]), self.gradient_wanted.eq(Cat(pe.gradient_wanted for pe in pes).any())]
         for number, pe in enumerate(pes):
             m.d.comb += [
                 pe.drain.eq(self.drain[number]),

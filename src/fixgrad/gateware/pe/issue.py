@@ -43,6 +43,8 @@ class Issue(wiring.Component):
         error_address, error_written: in, an error is written in this cycle: its word does not count as accumulator.
             Not while `asking` (out).
         held_by_hazard, held_by_drain: out, a step is held back.
+        gradient_wanted: out, UPDATE holds back a step of a COMPUTE some of whose steps read no gradient. One of which all do has
+            fewer of them than UPDATE has parameters: so it is UPDATE that must not wait.
     """
 
     def __init__(self, shape: PeShape) -> None:
@@ -64,6 +66,7 @@ class Issue(wiring.Component):
                 "asking": Out(1),
                 "held_by_hazard": Out(1),
                 "held_by_drain": Out(1),
+                "gradient_wanted": Out(1),
             }
         )
 
@@ -83,6 +86,13 @@ class Issue(wiring.Component):
         with m.Elif(fire & ~wg):
             m.d.sync += [recent.eq(access.lane), recent_valid.eq(1)]
 
+        # Whether this COMPUTE has made a step that reads no gradient.
+        has_others = Signal()
+        with m.If(self.begin):
+            m.d.sync += has_others.eq(0)
+        with m.Elif(fire & ~access.last_pixel):
+            m.d.sync += has_others.eq(1)
+
         # A word stored by the step before the last is written just when this one reads it. (The last step's is `recent`.)
         stored = [Signal(data.StructLayout({"lane": self.shape.lane_bits, "store": 1}), name=f"stored_{n}") for n in (1, 2)]
         m.d.sync += [stored[0].lane.eq(slot.lane), stored[0].store.eq(slot.store), stored[1].eq(stored[0])]
@@ -91,6 +101,7 @@ class Issue(wiring.Component):
         m.d.comb += [
             self.held_by_hazard.eq(valid & reads & stored[1].store & (stored[1].lane == access.lane)),
             self.held_by_drain.eq(valid & drained & ~self.held_by_hazard),
+            self.gradient_wanted.eq(valid & wg & self.take_gradient & access.last_pixel & has_others),
             self.accesses.ready.eq(~self.held_by_hazard & ~self.held_by_drain),
             fire.eq(valid & self.accesses.ready),
             slot.valid.eq(fire),

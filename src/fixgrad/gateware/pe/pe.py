@@ -57,6 +57,7 @@ class Pe(wiring.Component):
         drain, drain_address: in, read a word of all lane memories; it is at `drained` (out, 32 bits a lane) `DRAIN_LATENCY`
             cycles later. One a cycle; the PE makes way.
         take_gradient, gradient_address: in, likewise a gradient, at `gradient` (out) `GRADIENT_LATENCY` cycles later.
+        gradient_wanted: out, see `Issue`.
     Members, for counters, each high in the cycles that it counts:
         stepping: out, a multiply-accumulate starts. held_by_hazard, held_by_drain: out, a step is held back.
         waiting: out, the queue has no kernel and no end mark.
@@ -81,6 +82,7 @@ class Pe(wiring.Component):
                 "take_gradient": In(1),
                 "gradient_address": In(shape.gradient_bits),
                 "gradient": Out(ACCUMULATOR_BITS),
+                "gradient_wanted": Out(1),
                 "stepping": Out(1),
                 "held_by_hazard": Out(1),
                 "held_by_drain": Out(1),
@@ -117,6 +119,7 @@ class Pe(wiring.Component):
             self.stepping.eq(issue.slot.valid),
             self.held_by_hazard.eq(issue.held_by_hazard),
             self.held_by_drain.eq(issue.held_by_drain),
+            self.gradient_wanted.eq(issue.gradient_wanted),
             self.waiting.eq(walker.waiting),
         ]
         slots = [issue.slot, *(Signal.like(issue.slot, name=f"slot_{cycle}") for cycle in range(1, COMPUTE_LATENCY))]

@@ -16,7 +16,8 @@ class BlockCutter(wiring.Component):
     A block never crosses a multiple of `shape.block_bytes`, so it is a burst.
 
     Members:
-        open: in, stream: transfers; one of a stream is taken when all blocks of that before are out.
+        open: in, stream: transfers; one of a stream is taken when all blocks of that before are out: when its bit of `free` (out)
+            is set. Whoever merges transfers offers no others, lest one that waits hold up those of other lanes.
         may: in, a bit for each stream: it has room for a block (read), or a block's data are here (write).
         o: out, stream: blocks. cut: out: a block is cut in this cycle: `stream`, `words`; `may` is looked at again after that.
     """
@@ -28,6 +29,7 @@ class BlockCutter(wiring.Component):
         super().__init__(
             {
                 "open": In(stream.Signature(shape.transfer())),
+                "free": Out(shape.streams),
                 "may": In(shape.streams),
                 "o": Out(stream.Signature(block)),
                 "cut": Out(cut),
@@ -45,6 +47,7 @@ class BlockCutter(wiring.Component):
         active, chosen, has_chosen = Signal(shape.streams), Signal(shape.stream_bits), Signal()
         opens, cuts = Signal(), Signal()
         m.d.comb += [
+            self.free.eq(~active),
             self.open.ready.eq(~active.bit_select(self.open.payload.stream, 1)),
             opens.eq(self.open.valid & self.open.ready),
             # The stream that was chosen is being cut; nothing is known yet of what comes behind its block.

@@ -19,7 +19,8 @@ from fixgrad.machine import Machine
 
 #: Members of a lane that its cluster passes on, array by array.
 _TO_MACHINE = ("instructions", "table", "report", "done", "busy", "memory", "blocked")
-OF_LANE = (*_TO_MACHINE, "take_gradient", "gradient_address", "gradients")
+FROM_GROUPS = ("gradients", "gradient_wanted")
+OF_LANE = (*_TO_MACHINE, "take_gradient", "gradient_address", *FROM_GROUPS)
 
 
 def pass_on(m: Module, outer: Any, inner: Any, *, is_input: bool = False) -> None:
@@ -63,7 +64,7 @@ class UpdateCluster(wiring.Component):
         for number, lane in enumerate(self.lanes):
             m.submodules[f"lane_{number}"] = shared(lane, platform)
             for name in OF_LANE:
-                pass_on(m, getattr(self, name)[number], getattr(lane, name), is_input=name == "gradients")
+                pass_on(m, getattr(self, name)[number], getattr(lane, name), is_input=name in FROM_GROUPS)
             connect_payload(m, reader.o[number], lane.beats_read)
             connect_payload(m, writer.runs[number], lane.runs)
             connect_payload(m, lane.beats_written, writer.beats[number])
@@ -87,8 +88,9 @@ class UpdateCluster(wiring.Component):
         m.submodules[f"{name}_turn"] = turn = Arbiter(shape.transfer(), shape.lanes)
         for number, (lane, i) in enumerate(zip(self.lanes, turn.i, strict=True)):
             asked, may = getattr(lane, name), getattr(lane, f"may_{name[:-1]}")
+            free = Cat(cutter.free[shape.stream(number, tensor)] for tensor in range(TENSORS))
             m.d.comb += [
-                i.valid.eq(asked.valid),
+                i.valid.eq(asked.valid & free.bit_select(asked.payload.tensor, 1)),
                 asked.ready.eq(i.ready),
                 *(i.payload[field].eq(asked.payload[field]) for field in ("address", "length", "index")),
                 i.payload.stream.eq((asked.payload.tensor << shape.lane_bits) | number),

@@ -24,7 +24,7 @@ class UpdateLane(wiring.Component):
     serves take turns, an UPDATE each.
 
     Members, to the machine: as of `Update`, arrays over the lane's groups: instructions, done (a bit each), take_gradient,
-        gradients; table, report, gradient_address.
+        gradient_wanted, gradients; table, report, gradient_address.
         busy, memory, blocked: out, what it does in this cycle, as `activity_layout` has it for the unit.
     Members, to the cluster's engine:
         reads, writes: out, streams: transfers.
@@ -45,6 +45,7 @@ class UpdateLane(wiring.Component):
                 "report": Out(stream.Signature(RANGE_REPORT)),
                 "take_gradient": Out(pes).array(shape.sources),
                 "gradient_address": Out(PeShape.of(machine).gradient_bits),
+                "gradient_wanted": In(1).array(shape.sources),
                 "gradients": In(32).array(shape.sources, pes),
                 **dict.fromkeys(("busy", "memory", "blocked"), Out(1)),
                 **dict.fromkeys(("reads", "writes"), Out(stream.Signature(lane_transfer(shape)))),
@@ -105,6 +106,7 @@ class UpdateLane(wiring.Component):
             self.may_read.eq(walk.may),
             *(mine.eq(inner) for mine, inner in zip(self.take_gradient, walk.take_gradient, strict=True)),
             self.gradient_address.eq(walk.gradient_address),
+            *(inner.eq(mine) for mine, inner in zip(self.gradient_wanted, walk.gradient_wanted, strict=True)),
         ]
         for tensor in range(TENSORS):
             with m.If(self.read_cut[tensor]):

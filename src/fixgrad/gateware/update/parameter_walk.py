@@ -23,6 +23,7 @@ from fixgrad.gateware.update.shape import (
 from fixgrad.gateware.update.unpacker import Unpacker
 from fixgrad.gateware.update.update_unit import PARAMETER, SETTING, UPDATE_LATENCY, UpdateUnit
 from fixgrad.machine import Machine
+from fixgrad.machine.gradient_port import GRADIENTS_IN_A_ROW
 
 #: Parameters between the taking of their gradients and their results' leaving.
 RESULTS = 32
@@ -42,8 +43,10 @@ class ParameterWalk(wiring.Component):
         word: in. word_valid: in, a bit for the tensor that it is of. asked: in, array: so many words of each tensor are asked
             for. may: out, a bit for each tensor: there is room for another block.
         take_gradient, gradients: out and in, arrays over the lane's groups; gradient_address: out; as of `Group`.
+        gradient_wanted: in, array over the groups: after `GRADIENTS_IN_A_ROW` gradients of the group the next one waits for a cycle.
         updated, updated_valid: out: a result. taken: in: one has left the queue behind.
-        busy: out, a parameter goes. blocked: out, one would, had its result room. works: out, an UPDATE is at hand.
+        busy: out, a parameter goes. blocked: out, one would, had its result room or did the PEs not want
+            their port. works: out, an UPDATE is at hand.
     """
 
     def __init__(self, machine: Machine, shape: UpdateShape) -> None:
@@ -59,6 +62,7 @@ class ParameterWalk(wiring.Component):
                 "may": Out(TENSORS),
                 "take_gradient": Out(pes).array(shape.sources),
                 "gradient_address": Out(PeShape.of(machine).gradient_bits),
+                "gradient_wanted": In(1).array(shape.sources),
                 "gradients": In(32).array(shape.sources, pes),
                 "updated": Out(PARAMETER),
                 "updated_valid": Out(1),
@@ -73,11 +77,12 @@ class ParameterWalk(wiring.Component):
         m = Module()
         now, following = Signal(self.shape.walk()), self.walks.payload
         loads, is_last, room, has_all = Signal(), Signal(), Signal(), Signal()
+        rests = self._rests(m, now)
         left, tap, flying = Signal(COUNT_BITS), Signal.like(following.taps), Signal(range(RESULTS + 1))
         m.d.comb += [
             is_last.eq(left == 1),
-            self.busy.eq(self.works & has_all & room),
-            self.blocked.eq(self.works & has_all & ~room),
+            self.busy.eq(self.works & has_all & room & ~rests),
+            self.blocked.eq(self.works & has_all & (~room | rests)),
             room.eq(flying != RESULTS),
             self.walks.ready.eq(~self.works | (self.busy & is_last)),
             loads.eq(self.walks.valid & self.walks.ready),
@@ -100,6 +105,13 @@ class ParameterWalk(wiring.Component):
         m.d.comb += has_all.eq(all_here)
         self._arithmetic(m, now, tap, unpackers)
         return m
+
+    def _rests(self, m: Module, now: Value) -> Value:
+        """Whether no gradient is taken in this cycle, so that a step that was held back may go."""
+        in_a_row, is_wanted = Signal(range(GRADIENTS_IN_A_ROW + 1)), Array(self.gradient_wanted)[now.source]
+        m.d.sync += in_a_row.eq(Mux(self.busy, Mux(in_a_row == GRADIENTS_IN_A_ROW, in_a_row, in_a_row + 1), 0))
+        rests: Value = Value.cast(is_wanted) & (in_a_row == GRADIENTS_IN_A_ROW)
+        return rests
 
     def _unpackers(self, m: Module, now: Value, loads: Value, is_last: Value, ends_kernel: Value) -> list[Unpacker]:
         """Of all four tensors; of one that an UPDATE does not read there is no word."""

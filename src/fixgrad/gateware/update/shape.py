@@ -9,9 +9,8 @@ from fixgrad.errors import UsageError
 from fixgrad.gateware.axi.burst import MemoryPorts
 from fixgrad.gateware.control.layouts import INDEX_BITS, body_layout
 from fixgrad.machine import Machine
+from fixgrad.machine.parameters import GROUPS_PER_UPDATE_LANE
 
-#: Groups that take turns at a lane. Two: a lane is idle most of the time, and costs as much as four PEs without memories.
-GROUPS_PER_LANE = 2
 #: Bytes that a lane takes from the memory, and gives to it, in a cycle: a parameter in 24 bits needs 3 + 3 + 4/9, and 3 + 3 + 1.
 WORD_BYTES = 8
 #: Largest element: a stored weight, a momentum, a random element, a gradient.
@@ -46,7 +45,7 @@ class UpdateShape:
 
     ports: MemoryPorts
     lanes: int
-    sources: int = GROUPS_PER_LANE
+    sources: int = GROUPS_PER_UPDATE_LANE
 
     def __post_init__(self) -> None:
         if self.ports.port_bytes < ELEMENT_BYTES:
@@ -56,7 +55,7 @@ class UpdateShape:
     def clusters(cls, machine: Machine) -> "tuple[UpdateShape, ...]":
         """The engines of a machine: one for as many lanes as words make up a beat, so that each may have a word a cycle."""
         ports = MemoryPorts.of(machine)
-        lanes, most = -(-machine.groups // GROUPS_PER_LANE), max(1, ports.port_bytes // WORD_BYTES)
+        lanes, most = machine.update_lanes, max(1, ports.port_bytes // WORD_BYTES)
         return tuple(cls(ports, min(most, lanes - first)) for first in range(0, lanes, most))
 
     @property

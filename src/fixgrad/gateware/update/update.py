@@ -11,7 +11,7 @@ from fixgrad.gateware.control.step_table import TableRead
 from fixgrad.gateware.control.supervisor import UNIT_FAULT
 from fixgrad.gateware.pe.shape import PeShape
 from fixgrad.gateware.post.range_registers import RANGE_REPORT
-from fixgrad.gateware.update.cluster import UpdateCluster, pass_on
+from fixgrad.gateware.update.cluster import FROM_GROUPS, UpdateCluster, pass_on
 from fixgrad.gateware.update.shape import UpdateShape
 from fixgrad.machine import Machine
 from fixgrad.machine.instructions import Unit
@@ -25,7 +25,7 @@ class Update(wiring.Component):
 
     Args:
         machine: gives all sizes. `clusters` (attribute): the lanes that share an engine, in order. `lanes` (attribute): their
-            number in all; group g is served by lane g // GROUPS_PER_LANE.
+            number in all; group g is served by lane g // GROUPS_PER_UPDATE_LANE.
 
     Members, to the front end (arrays over the groups but for the fault and the activity):
         instructions: in, streams. done: out, a pulse for each instruction, in order: the memory has acknowledged all it wrote and
@@ -36,7 +36,8 @@ class Update(wiring.Component):
         base, limit, stop: in, see `BurstSplitter`. quiet: out: no burst is outstanding.
     Members, to other units:
         table: out, array over the lanes of `TableRead`. report: out, array over the lanes of streams of `RANGE_REPORT`.
-        take_gradient, gradient_address: out, arrays over the groups; gradients: in, array [group][PE]; see `Group`.
+        take_gradient, gradient_address: out, arrays over the groups; gradient_wanted: in, array over
+            the groups; gradients: in, array [group][PE]; see `Group`.
     Members, to the interconnect: read_ports, write_ports: out, [engine][channel], one engine of each kind for a cluster.
     """
 
@@ -59,6 +60,7 @@ class Update(wiring.Component):
                 "report": Out(stream.Signature(RANGE_REPORT)).array(self.lanes),
                 "take_gradient": Out(pes).array(groups),
                 "gradient_address": Out(PeShape.of(machine).gradient_bits).array(groups),
+                "gradient_wanted": In(1).array(groups),
                 "gradients": In(32).array(groups, pes),
                 "read_ports": Out(ReadPort(ports)).array(len(self.clusters), ports.channels),
                 "write_ports": Out(WritePort(ports)).array(len(self.clusters), ports.channels),
@@ -101,5 +103,6 @@ class Update(wiring.Component):
         pass_on(m, self.instructions[group], cluster.instructions[lane][source])
         pass_on(m, self.take_gradient[group], cluster.take_gradient[lane][source])
         pass_on(m, self.gradient_address[group], cluster.gradient_address[lane])
-        pass_on(m, self.gradients[group], cluster.gradients[lane][source], is_input=True)
+        for name in FROM_GROUPS:
+            pass_on(m, getattr(self, name)[group], getattr(cluster, name)[lane][source], is_input=True)
         m.d.comb += self.done[group].eq(cluster.done[lane][source])

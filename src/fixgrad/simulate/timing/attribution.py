@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from fixgrad.machine.instructions import Unit
+from fixgrad.machine.parameters import GROUPS_PER_UPDATE_LANE
 
 
 class Cause(StrEnum):
@@ -80,13 +81,13 @@ class History(Protocol):
     loads: list[LoadRecord]
     load_owners: list[int]
     posts: list[StepRecord]
+    #: Of each lane.
     updates: list[list[StepRecord]]
     update_owners: list[list[int]]
     update_last: list[int]
     compute_last: list[int]
     compute_times: list[int]
     compute_rows: list[int]
-    compute_latency: int
     read_latency: int
     write_latency: int
 
@@ -142,7 +143,7 @@ class _Walk:
             else:
                 group = self._history.update_last[blocker.number]
                 number = self._history.update_owners[group][blocker.number]
-                self._steps(self._history.updates[group], number, Cause.DEPENDENCY)
+                self._steps(self._history.updates[group // GROUPS_PER_UPDATE_LANE], number, Cause.DEPENDENCY)
 
     def _give(self, since: int, cause: Cause) -> None:
         """The cycles from `since` to the end of what is left go to `cause`."""
@@ -184,7 +185,7 @@ class _Walk:
         history = self._history
         self.row = history.compute_rows[number]
         slowest = history.compute_last[number]
-        self._give(history.compute_times[number] - history.compute_latency, Cause.FILL)
+        self._give(history.compute_times[number], Cause.FILL)
         self._give(self.low, Cause.DEPENDENCY if slowest == self.group else Cause.IMBALANCE)
 
     def _steps(self, records: list[StepRecord], number: int, cause: Cause) -> None:

@@ -108,9 +108,8 @@ class Catalogue:
         else:
             single = [asked._replace(address=address)]
         for request in single:
-            words = -(-request.bytes // self._lanes)
-            cycles = -(-words // self._load_words) if bus is None else bus
-            self._append(self._interleaving.transfers(request), (cycles, 1, request.bytes))
+            cycles = request.bus_cycles(self._lanes, self._load_words) if bus is None else bus
+            self._append(self._interleaving.transfers(request), (cycles, request.runs, request.bytes))
         return first, self._parts.size
 
     def _append(self, transfers: list[tuple[int, Transfer]], part: tuple[int, int, int]) -> None:

@@ -26,6 +26,7 @@ from fixgrad.simulate.timing.channel_state import (
     HEAD,
     LAST_PAGE,
     LAST_WRITE,
+    LEAD,
     NOW,
     PART,
     REFRESH_NS,
@@ -249,7 +250,8 @@ def ask_parts(
             first, last = max(first, begin), max(last, end)
         if number > state.requests:
             last = max(last, now + number * state.read_latency // state.requests)
-        begin = max(integers[BUS_FREE], first)
+        lead = integers[LEAD] if integers[ASKED] < 0 else 0
+        begin = max(integers[BUS_FREE] + lead, first)
         end = max(begin + bus, last)
         if integers[ASKED] < 0:
             integers[ASKED], integers[BEGUN] = now, begin

@@ -18,7 +18,7 @@ LAST_WRITE, LAST_PAGE, WRITES_IN_TURN, TRANSFERS, BURSTS, BYTES_READ, BYTES_WRIT
 #: Places in `Channels.floats`.
 BUSY_UNTIL, BUSY_NS, REFRESH_NS = range(3)
 #: Places in `LoadState.integers`.
-HEAD, TAIL, REQUESTS, BYTES, BUS_FREE, ASKED, BEGUN, BUS, PART, NOW = range(10)
+HEAD, TAIL, REQUESTS, BYTES, BUS_FREE, ASKED, BEGUN, BUS, PART, NOW, LEAD = range(11)
 #: Parts that LOAD has outstanding at most; its limits keep it far below.
 OUTSTANDING = 4096
 
@@ -136,7 +136,7 @@ def new_channels(channel: ClosedFormChannel, machine: Machine, rows: int) -> Cha
 def new_load(assumptions: Assumptions, read_latency: int) -> LoadState:
     """LOAD before its first block."""
     return LoadState(
-        np.zeros(10, np.int64),
+        np.zeros(LEAD + 1, np.int64),
         np.zeros((OUTSTANDING, 3), np.int64),
         assumptions.load_requests,
         assumptions.load_bytes,

@@ -8,6 +8,7 @@ import numpy as np
 
 from fixgrad.machine import Machine
 from fixgrad.machine.instructions import Unit
+from fixgrad.machine.parameters import GROUPS_PER_UPDATE_LANE
 from fixgrad.simulate.dram import ClosedFormChannel, Fidelity
 from fixgrad.simulate.timing import channel_loops as loops
 from fixgrad.simulate.timing import channel_state as places
@@ -110,7 +111,8 @@ class Compiled:
         """Give every cycle in which a group waited to a cause."""
         plan, state = self._plan, self._state
         cells, counters = np.zeros((len(self._work.rows), len(Cause)), np.int64), state.counters
-        owners = Owners(self._load_owners, self._update_owners, self._memory.read_latency, self._memory.write_latency)
+        latencies = self._memory.read_latency, self._memory.write_latency
+        owners = Owners(self._load_owners, self._update_owners, *latencies, GROUPS_PER_UPDATE_LANE)
         halt = int(counters[HALT_UNIT]), int(counters[HALT_NUMBER])
         gap_loops.explain_all(plan, state, owners, cells, self.cycles, halt)
         for row, causes in enumerate(cells.tolist()):
@@ -141,7 +143,8 @@ class Compiled:
         ]
 
     def _step_records(self, pipeline: int) -> list[StepRecord]:
-        plan, of = self._plan, slice(*self._plan.item_first[pipeline : pipeline + 2].tolist())
+        plan, queues = self._plan, self._plan.queues[pipeline : pipeline + 2]
+        of = self._state.order[slice(*self._plan.item_first[queues].tolist())]
         blocks = plan.items[of]
         columns = zip(blocks.tolist(), self._state.step_records[of].tolist(), plan.blocks[blocks, ROW].tolist(), strict=True)
         return [
@@ -157,7 +160,7 @@ class Compiled:
     @property
     def updates(self) -> list[list[StepRecord]]:
         """See `Simulation`."""
-        return [self._step_records(1 + group) for group in range(len(self.groups))]
+        return [self._step_records(1 + lane) for lane in range(len(self._plan.queues) - 2)]
 
 
 def _blocker(unit: int, number: int) -> Blocker:

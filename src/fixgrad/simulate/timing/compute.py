@@ -1,4 +1,4 @@
-"""COMPUTE: every group takes its kernels at its own pace; POST takes cycles from it when it drains its lane memories."""
+"""COMPUTE: every group takes its kernels at its own pace; POST and UPDATE take cycles from it when they read its memories."""
 
 from collections import deque
 from typing import NamedTuple, Protocol
@@ -10,11 +10,12 @@ from fixgrad.machine.instructions import Unit
 from fixgrad.simulate.timing.attribution import Blocker, Gap
 from fixgrad.simulate.timing.dispatch import Dispatcher
 from fixgrad.simulate.timing.events import Agenda, SharedProgress
+from fixgrad.simulate.timing.holds import SHARES, Hold
 from fixgrad.simulate.timing.work import Work
 
 
 class Run(NamedTuple):
-    """A COMPUTE of one group: cycles [start, end), of which POST took `stolen`."""
+    """A COMPUTE of one group: cycles [start, end), of which POST and UPDATE took `stolen`."""
 
     start: int
     end: int
@@ -56,10 +57,10 @@ class ComputeGroup:
         self._work, self._agenda, self._dispatcher, self._progress = work, agenda, dispatcher, progress
         self._blocks = work.numbers(Unit.COMPUTE)
         self._cycles: list[int] = work.group_cycles[:, group].tolist()
-        self._latency = work.machine.latencies.compute
+        self._holds: list[list[int]] = work.holds.tolist()
         #: Groups that have begun each COMPUTE, shared by all groups: its place in the queue is free after the last.
         self._begun = begun
-        self._drains: deque[tuple[int, int, int]] = deque()
+        self._drains: deque[tuple[int, int, int, int]] = deque()
         self._start = self._end = -1
         self._stolen = 0
 
@@ -67,10 +68,14 @@ class ComputeGroup:
         """`runs` as an array, [computes, 3]."""
         return np.array(self.runs, np.int64).reshape(-1, 3)
 
-    def drain(self, begin: int, end: int, words: int) -> None:
-        """POST reads `words` words of each PE's lane memory between two cycles."""
+    def drain(self, begin: int, end: int, words: int, hold: Hold) -> None:
+        """POST reads `words` words of each PE's lane memory between two cycles, or UPDATE as many gradients."""
         if words:
-            self._drains.append((begin, end, words))
+            self._drains.append((begin, end, words, hold))
+
+    def rest(self) -> int:
+        """`Hold.REST` of the COMPUTE that runs now."""
+        return self._holds[len(self.runs)][Hold.REST] if self._start >= 0 else 0
 
     def step(self, now: int) -> None:
         """Finish what ends now, and begin the next."""
@@ -100,7 +105,7 @@ class ComputeGroup:
         self._agenda.at(self._end, self.step)
 
     def _finish(self, now: int) -> bool:
-        """Whether the COMPUTE ends now; otherwise it ends later, by the cycles that POST took meanwhile."""
+        """Whether the COMPUTE ends now; otherwise it ends later, by the cycles that were taken meanwhile."""
         if now < self._end:
             return False
         stolen = self._stolen_until(now) if self._drains else 0
@@ -115,14 +120,14 @@ class ComputeGroup:
         self._start = -1
         while self._drains and self._drains[0][1] <= now:
             self._drains.popleft()
-        self._progress.arrive(self.group, number, self._end + self._latency)
+        self._progress.arrive(self.group, number, self._end)
         return True
 
     def _stolen_until(self, now: int) -> int:
-        """Cycles that POST takes between the start and `now`: it spreads its words evenly over its steps."""
-        stolen = 0
-        for begin, end, words in self._drains:
+        """Cycles that POST and UPDATE take between the start and `now`: they spread their words evenly over their steps."""
+        stolen, holds = 0, self._holds[len(self.runs)]
+        for begin, end, words, hold in self._drains:
             length = max(end - begin, 1)
             before, after = (min(max(time - begin, 0), length) for time in (self._start, now))
-            stolen += words * after // length - words * before // length
-        return stolen
+            stolen += (words * after // length - words * before // length) * holds[hold]
+        return stolen // SHARES

@@ -31,14 +31,14 @@ class Dispatcher:
         self._work, self._agenda, self._memory, self._progress = work, agenda, memory, progress
         self._address = program_address
         machine = work.machine
-        self._latency = machine.latencies.dispatch
+        self._latency, self._completion = machine.latencies.dispatch, work.assumptions.completion
         self._beats = max(1, INSTRUCTION_BYTES // machine.memory.port_bytes)
-        self._page = max(1, work.assumptions.fetch_bytes // INSTRUCTION_BYTES)
+        self._page = work.fetch_instructions
         #: When the first instruction of each block may begin, and when the last one may.
         self._times: list[int] = []
         self._last: list[int] = []
         self._first = 0
-        #: When each page of instructions is on chip.
+        #: When the first instruction of each page is on chip; the others follow at the rate of the port, at which they leave.
         self._fetched: list[int] = []
         #: Instructions of the block to be dispatched next that have been dispatched.
         self._inside = 0
@@ -62,7 +62,8 @@ class Dispatcher:
 
     def start(self) -> None:
         """Begin to fetch."""
-        self._agenda.at(0, self._fetch)
+        for _ in range(self._work.assumptions.fetch_bursts):
+            self._agenda.at(0, self._fetch)
         self._agenda.at(0, self.run)
 
     def _fetch(self, now: int) -> None:
@@ -72,7 +73,7 @@ class Dispatcher:
             return
         block = min(len(self._times), len(self._work.blocks) - 1)
         request = Request(self._address + first * INSTRUCTION_BYTES, count * INSTRUCTION_BYTES)
-        self._fetched.append(self._memory.serve(now, request, self._work.blocks[block].row).last)
+        self._fetched.append(self._memory.serve(now, request, self._work.blocks[block].row).first)
 
     def run(self, now: int) -> None:
         """Dispatch as many instructions as have been fetched and find room."""
@@ -150,7 +151,7 @@ class Dispatcher:
             if count > len(progress.times):
                 progress.when_known(count, action)
                 return None
-            if progress.times[count - 1] > time:
-                time, blocker = progress.times[count - 1], Blocker(unit, count - 1)
+            if progress.times[count - 1] + self._completion > time:
+                time, blocker = progress.times[count - 1] + self._completion, Blocker(unit, count - 1)
         self._ready[number] = time, blocker
         return time, blocker

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fixgrad.simulate.timing.channel_loops import DONE, ask_parts, compiled, entry, serve
-from fixgrad.simulate.timing.channel_state import ASKED, BUS, BUS_FREE, PART, Channels, LoadState, Traffic
+from fixgrad.simulate.timing.channel_state import ASKED, BUS, BUS_FREE, LEAD, PART, Channels, LoadState, Traffic
 from fixgrad.simulate.timing.channel_state import BEGUN as LOAD_BEGUN
 from fixgrad.simulate.timing.channel_state import NOW as LOAD_NOW
 from fixgrad.simulate.timing.event_state import (
@@ -20,6 +20,7 @@ from fixgrad.simulate.timing.event_state import (
     BEGUN_AT,
     BUSY,
     CALLED,
+    CLOSED,
     COMPUTE,
     CONTROL,
     COUNT,
@@ -47,6 +48,8 @@ from fixgrad.simulate.timing.event_state import (
     NEWEST,
     NOW,
     OLDEST,
+    OPENING,
+    OPENS,
     ORDINAL,
     OWNED,
     PIPELINE_FREE,
@@ -59,6 +62,7 @@ from fixgrad.simulate.timing.event_state import (
     STOLEN,
     TAIL,
     TAKEN,
+    TURN,
     UNIT,
     UPDATE,
     WAITING,
@@ -68,6 +72,7 @@ from fixgrad.simulate.timing.event_state import (
     Plan,
     State,
 )
+from fixgrad.simulate.timing.holds import SHARES
 from fixgrad.simulate.timing.references import (
     refer_to_channels,
     refer_to_load,
@@ -77,6 +82,10 @@ from fixgrad.simulate.timing.references import (
 )
 
 _NEVER = 1 << 62
+#: `SHARES` and `Hold` of `holds`, as numba takes them.
+_SHARES: Any = np.int64(SHARES)
+_HOLDS: Any = np.arange(3)
+_LANES, _GRADIENTS, _REST = _HOLDS
 #: The queue of a unit that has but one, and the step that stands for the end of a block.
 _ONLY: Any = np.int64(0)
 _END: Any = np.int64(-1)
@@ -149,7 +158,7 @@ def _fetch(channels: Channels, traffic: Traffic, plan: Plan, state: State, now: 
         return
     row = plan.blocks[min(counters[DISPATCHED], len(plan.blocks) - 1), ROW]
     asked = plan.fetches[page]
-    _, state.fetched[page] = serve(channels, traffic, (asked[0], asked[1]), asked[2], now, row)
+    state.fetched[page], _ = serve(channels, traffic, (asked[0], asked[1]), asked[2], now, row)
     counters[FETCHED] += 1
 
 
@@ -239,7 +248,7 @@ def _begun(plan: Plan, state: State, block: int, now: int, group: int) -> None:
     state.room[queue] += _places(plan, block, group)
     if counters[FULL] == queue:
         counters[FULL] = -1
-        _at(state, now, plan.cycles.shape[1] + 1 + 2 * len(state.pipelines))
+        _at(state, now, _first_write(plan, state) + 2 * len(state.pipelines))
 
 
 @compiled
@@ -256,23 +265,23 @@ def _ready(plan: Plan, state: State, block: int, action: int) -> tuple[int, int,
         if count > state.known[unit]:
             _wait(state, unit, count, action)
             return -1, 0, 0
-        completed = state.done[state.done_first[unit] + count - 1]
+        completed = state.done[state.done_first[unit] + count - 1] + plan.completion
         if completed > time:
             time, last, number = completed, unit, count - 1
     return time, last, number
 
 
 @compiled
-def _stolen_until(state: State, group: int, now: int) -> int:
+def _stolen_until(plan: Plan, state: State, group: int, now: int) -> int:
     """See `ComputeGroup._stolen_until`."""
     found, kept, start = state.groups[group], state.group_drains[group], state.groups[group, START]
-    stolen = 0
+    stolen, holds = 0, plan.holds[found[RUNS]]
     for place in range(found[OLDEST], found[NEWEST]):
-        begin, end, words = kept[place % len(kept)]
+        begin, end, words, hold = kept[place % len(kept)]
         length = max(end - begin, 1)
         before, after = min(max(start - begin, 0), length), min(max(now - begin, 0), length)
-        stolen += words * after // length - words * before // length
-    return stolen
+        stolen += (words * after // length - words * before // length) * holds[hold]
+    return int(stolen // _SHARES)
 
 
 @compiled
@@ -281,7 +290,7 @@ def _finish_compute(plan: Plan, state: State, group: int, now: int) -> bool:
     found = state.groups[group]
     if now < found[END]:
         return False
-    stolen = _stolen_until(state, group, now) if found[OLDEST] < found[NEWEST] else 0
+    stolen = _stolen_until(plan, state, group, now) if found[OLDEST] < found[NEWEST] else 0
     if stolen > found[STOLEN]:
         found[END] += stolen - found[STOLEN]
         found[STOLEN] = stolen
@@ -296,7 +305,7 @@ def _finish_compute(plan: Plan, state: State, group: int, now: int) -> bool:
     while found[OLDEST] < found[NEWEST] and kept[found[OLDEST] % len(kept), 1] <= now:
         found[OLDEST] += 1
     unit = plan.blocks[plan.compute_blocks[number], UNIT]
-    _arrive(plan, state, unit, group, number, found[END] + plan.compute)
+    _arrive(plan, state, unit, group, number, found[END])
     return True
 
 
@@ -344,6 +353,7 @@ def _begin_load(plan: Plan, state: State, load: LoadState, now: int, action: int
     state.counters[LOADING] = 1
     load.integers[PART] = load.integers[BUS] = 0
     load.integers[ASKED] = load.integers[LOAD_BEGUN] = -1
+    load.integers[LEAD] = plan.leads[number]
     return True
 
 
@@ -373,22 +383,29 @@ def _step_load(channels: Channels, traffic: Traffic, load: LoadState, plan: Plan
 @compiled
 def _next_item(plan: Plan, state: State, pipeline: int, now: int) -> bool:
     """See `PipelineUnit._next`."""
-    unit = state.pipelines[pipeline]
-    item = plan.item_first[pipeline] + unit[TAKEN]
-    if unit[CALLED] or item == plan.item_first[pipeline + 1]:
-        return False
-    block, action = plan.items[item], plan.cycles.shape[1] + 1 + pipeline
-    ready, last, number = _ready(plan, state, block, action)
-    if ready < 0 or ready > now:
-        unit[CALLED] = 1
-        if ready > now:
-            _at(state, ready, action)
-        return False
-    unit[TAKEN] += 1
-    _begun(plan, state, block, now, max(pipeline - 1, 0))
-    unit[CURRENT], unit[STEP] = item, plan.item_steps[item]
-    unit[CURRENT_READY], unit[CURRENT_UNIT], unit[CURRENT_NUMBER] = ready, last, number
-    return True
+    unit, first = state.pipelines[pipeline], plan.queues[pipeline]
+    count = plan.queues[pipeline + 1] - first
+    for turn in range(count):
+        place = (unit[TURN] + turn) % count
+        queue = first + place
+        item = plan.item_first[queue] + state.queues[queue, TAKEN]
+        if state.queues[queue, CALLED] or item == plan.item_first[queue + 1]:
+            continue
+        block, action = plan.items[item], plan.cycles.shape[1] + 1 + queue
+        ready, last, number = _ready(plan, state, block, action)
+        if ready < 0 or ready > now:
+            state.queues[queue, CALLED] = 1
+            if ready > now:
+                _at(state, ready, action)
+            continue
+        state.queues[queue, TAKEN] += 1
+        unit[TURN] = (place + 1) % count
+        _begun(plan, state, block, now, max(queue - 1, 0))
+        unit[OPENS] = max(now, max(ready, unit[OPENS]) + plan.setups[item])
+        unit[CURRENT], unit[STEP] = item, plan.item_steps[item]
+        unit[CURRENT_READY], unit[CURRENT_UNIT], unit[CURRENT_NUMBER] = ready, last, number
+        return True
+    return False
 
 
 @compiled
@@ -405,16 +422,29 @@ def _add_piece(state: State, pipeline: int, step: int, begin: int, end: int) -> 
 
 
 @compiled
-def _drain(state: State, group: int, begin: int, end: int, words: int) -> None:
+def _drain(state: State, group: int, begin: int, end: int, words: int, hold: int) -> None:
     """See `ComputeGroup.drain`."""
     found, kept = state.groups[group], state.group_drains[group]
     if words == 0:
         return
     if found[NEWEST] - found[OLDEST] == len(kept):
-        raise OverflowError("more steps of POST are outstanding than are kept")
+        raise OverflowError("more steps of POST and UPDATE are outstanding than are kept")
     place = found[NEWEST] % len(kept)
-    kept[place, 0], kept[place, 1], kept[place, 2] = begin, end, words
+    kept[place, 0], kept[place, 1], kept[place, 2], kept[place, 3] = begin, end, words, hold
     found[NEWEST] += 1
+
+
+@compiled
+def _rest(plan: Plan, state: State, group: int) -> int:
+    """See `ComputeGroup.rest`."""
+    found = state.groups[group]
+    return int(plan.holds[found[RUNS], _REST]) if found[START] >= 0 else 0
+
+
+@compiled
+def _first_write(plan: Plan, state: State) -> int:
+    """The action of the first pipeline's write; behind those are the openings of items, dispatch, fetch and the end."""
+    return int(plan.cycles.shape[1] + 1 + len(state.queues))
 
 
 @compiled
@@ -428,28 +458,31 @@ def _read(channels: Channels, traffic: Traffic, plan: Plan, state: State, pipeli
         begin, end = serve(channels, traffic, (asked[0], asked[1]), asked[2], now, row)
         first, last = max(first, begin), max(last, end)
     first = max(unit[PIPELINE_FREE], first)
-    last = max(first + plan.steps[step, CYCLES], last, written[unit[WRITTEN] % plan.ahead])
+    cycles = plan.steps[step, CYCLES]
+    if pipeline:
+        cycles += cycles * _rest(plan, state, plan.item_queues[unit[CURRENT]] - 1) // _SHARES
+    last = max(first + cycles, last, written[unit[WRITTEN] % plan.ahead])
     unit[PIPELINE_FREE] = last
     unit[AHEAD] += 1
     unit[STEP] += 1
     _add_piece(state, pipeline, step, first, last)
     for number in range(plan.steps[step, DRAINS], plan.steps[step + 1, DRAINS]):
-        _drain(state, plan.drains[number, 0], first, last, plan.drains[number, 1])
+        _drain(state, plan.drains[number, 0], first, last, plan.drains[number, 1], _GRADIENTS if pipeline else _LANES)
     latency = plan.update if pipeline else plan.post
-    _at(state, last + latency, plan.cycles.shape[1] + 1 + len(state.pipelines) + pipeline)
+    _at(state, last + latency, _first_write(plan, state) + pipeline)
 
 
 @compiled
-def _completed(plan: Plan, state: State, pipeline: int, item: int, time: int) -> None:
+def _completed(plan: Plan, state: State, item: int, time: int) -> None:
     """The instructions of an item complete."""
-    block = plan.items[item]
+    block, queue = plan.items[item], plan.item_queues[item]
     unit = plan.blocks[block, UNIT]
     if unit == POST:
         _complete(state, unit, time, state.known[unit] + plan.blocks[block, COUNT])
         return
     for _ in range(plan.item_counts[item]):
-        _arrive(plan, state, unit, pipeline - 1, state.pipelines[pipeline, OWNED], time)
-        state.pipelines[pipeline, OWNED] += 1
+        _arrive(plan, state, unit, queue - 1, state.queues[queue, OWNED], time)
+        state.queues[queue, OWNED] += 1
 
 
 @compiled
@@ -466,7 +499,10 @@ def _close(plan: Plan, state: State, pipeline: int) -> None:
         record[3], record[4] = drained if unit[BEGIN] < 0 else unit[BEGIN], drained
         record[5], record[6] = end, unit[BUSY]
         unit[BEGIN], unit[BUSY] = -1, 0
-        _completed(plan, state, pipeline, item, end)
+        place = plan.item_first[plan.queues[pipeline]] + unit[CLOSED]
+        state.order[place], state.places[item] = item, place
+        unit[CLOSED] += 1
+        _completed(plan, state, item, end)
 
 
 @compiled
@@ -475,6 +511,11 @@ def _read_ahead(channels: Channels, traffic: Traffic, plan: Plan, state: State, 
     unit = state.pipelines[pipeline]
     while unit[AHEAD] < plan.ahead:
         if unit[CURRENT] < 0 and not _next_item(plan, state, pipeline, now):
+            return
+        if unit[OPENS] > now:
+            if not unit[OPENING]:
+                unit[OPENING] = 1
+                _at(state, unit[OPENS], _first_write(plan, state) + len(state.pipelines) + pipeline)
             return
         if unit[STEP] < plan.item_steps[unit[CURRENT] + 1]:
             _read(channels, traffic, plan, state, pipeline, now)
@@ -517,15 +558,21 @@ def _stop(plan: Plan, state: State, action: int) -> None:
 
 @entry
 def run(channels: Channels, traffic: Traffic, load: LoadState, plan: Plan, state: State) -> None:
-    """Do everything. Actions are the groups, LOAD, the pipelines' next blocks and writes, dispatch, fetch and the end."""
+    """Do everything. Actions are the groups, LOAD, the queues' next blocks, the pipelines' writes and openings, dispatch, fetch and
+    the end."""
     channels, traffic, load = refer_to_channels(*channels), refer_to_traffic(*traffic), refer_to_load(*load)
     plan, state = refer_to_plan(*plan), refer_to_state(*state)
     groups, pipelines, counters = plan.cycles.shape[1], len(state.pipelines), state.counters
-    dispatch = groups + 1 + 2 * pipelines
+    writes = _first_write(plan, state)
+    openings, dispatch = writes + pipelines, writes + 2 * pipelines
+    of_queue = np.zeros(len(state.queues), np.int64)
+    for pipeline in range(pipelines):
+        of_queue[plan.queues[pipeline] : plan.queues[pipeline + 1]] = pipeline
     begin = counters[NOW]
-    _at(state, begin, dispatch + 1)
+    for _ in range(plan.fetch_bursts):
+        _at(state, begin, dispatch + 1)
     _at(state, begin, dispatch)
-    for action in range(groups + 1 + pipelines):
+    for action in range(writes):
         _at(state, begin, action)
     _at(state, begin, dispatch + 2)
     while counters[AGENDA]:
@@ -537,11 +584,14 @@ def run(channels: Channels, traffic: Traffic, load: LoadState, plan: Plan, state
         elif action == groups:
             _step_load(channels, traffic, load, plan, state, now, action)
         elif action < dispatch:
-            pipeline = (action - groups - 1) % pipelines
-            if action < groups + 1 + pipelines:
-                state.pipelines[pipeline, CALLED] = 0
-            else:
+            pipeline = (action - writes) % pipelines
+            if action < writes:
+                pipeline = of_queue[action - groups - 1]
+                state.queues[action - groups - 1, CALLED] = 0
+            elif action < openings:
                 _write(channels, traffic, plan, state, pipeline, now)
+            else:
+                state.pipelines[pipeline, OPENING] = 0
             _read_ahead(channels, traffic, plan, state, pipeline, now)
         elif action == dispatch:
             _dispatch(plan, state, now, dispatch)

@@ -24,12 +24,14 @@ class Owners(NamedTuple):
         loads: of each LOAD, its block among those of LOAD.
         updates: of each group's UPDATEs, the item, [UPDATEs, groups].
         read_latency, write_latency: cycles of a burst on idle memory.
+        groups_per_lane: of UPDATE.
     """
 
     loads: Integers
     updates: Integers
     read_latency: int
     write_latency: int
+    groups_per_lane: int
 
 
 @compiled
@@ -82,7 +84,7 @@ def _steps(
     plan: Plan, state: State, owners: Owners, ledger: Integers, item: int, pipeline: int, low: int, high: int
 ) -> tuple[int, int, int, int]:
     """See `_Walk._steps`: the end of what is left, what the POST or UPDATE waited for, and its row."""
-    first_item, cause = plan.item_first[pipeline], _DEPENDENCY if pipeline else _POST
+    first, place, cause = plan.item_first[plan.queues[pipeline]], state.places[item], _DEPENDENCY if pipeline else _POST
     row, record = plan.blocks[plan.items[item], ROW], state.step_records[item]
     high = _give(ledger, row, _FILL, low, high, record[5])
     high = _give(ledger, row, _BANDWIDTH, low, high, record[4] + owners.write_latency)
@@ -90,14 +92,15 @@ def _steps(
     while high > low:
         row = plan.blocks[plan.items[item], ROW]
         unit, last, ready, begin, drained, _, busy = state.step_records[item]
-        before = state.step_records[item - 1, 4] if item > first_item else 0
+        before = state.step_records[state.order[place - 1], 4] if place > first else 0
         high = _give(ledger, row, _LATENCY, low, high, drained)
         shares = drained - begin, min(busy, drained - begin)
         high = _mixed(ledger, row, (cause, _BANDWIDTH), (low, high), begin, shares)
-        if item == first_item or before < begin:
+        if place == first or before < begin:
             high = _give(ledger, row, _LATENCY, low, high, ready)
             break
-        item -= 1
+        place -= 1
+        item = state.order[place]
     return high, unit, last, row
 
 
@@ -114,12 +117,13 @@ def _explain(
             high, unit, number, row = _load(plan, state, owners, ledger, owners.loads[number], low, high)
         elif unit == COMPUTE:
             row = plan.blocks[plan.compute_blocks[number], ROW]
-            high = _give(ledger, row, _FILL, low, high, state.done[state.done_first[COMPUTE] + number] - plan.compute)
+            high = _give(ledger, row, _FILL, low, high, state.done[state.done_first[COMPUTE] + number])
             slowest = state.arrived[number, 2]
             high = _give(ledger, row, _DEPENDENCY if slowest == group else _IMBALANCE, low, high, low)
         else:
-            pipeline = 0 if unit == POST else 1 + state.arrived[len(plan.compute_blocks) + number, 2]
-            item = number if unit == POST else owners.updates[number, pipeline - 1]
+            of_group = state.arrived[len(plan.compute_blocks) + number, 2] if unit != POST else 0
+            pipeline = 0 if unit == POST else 1 + of_group // owners.groups_per_lane
+            item = number if unit == POST else owners.updates[number, of_group]
             high, unit, number, row = _steps(plan, state, owners, ledger, item, pipeline, low, high)
 
 

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 
 from fixgrad.machine.instructions import Unit
+from fixgrad.machine.parameters import GROUPS_PER_UPDATE_LANE
 from fixgrad.simulate.timing.attribution import Gap, Ledger, LoadRecord, StepRecord, explain
 from fixgrad.simulate.timing.compute import ComputeGroup
 from fixgrad.simulate.timing.dispatch import Dispatcher
 from fixgrad.simulate.timing.events import Action, Agenda, Progress, SharedProgress
+from fixgrad.simulate.timing.holds import Hold
 from fixgrad.simulate.timing.load import LoadUnit
 from fixgrad.simulate.timing.memory import MemorySystem
-from fixgrad.simulate.timing.pipeline import PipelineUnit
+from fixgrad.simulate.timing.pipeline import PipelineUnit, Queue
 from fixgrad.simulate.timing.work import Work
 
 
@@ -40,46 +42,53 @@ class Interpreted:
             ComputeGroup(group, work, agenda, dispatcher, self._compute, begun) for group in range(machine.groups)
         ]
         self._load = LoadUnit(work, agenda, memory, dispatcher, load)
-        posts, latency = work.numbers(Unit.POST), machine.latencies.post
-        self._post = PipelineUnit(
-            work, agenda, memory, dispatcher, posts, latency, _without_number(post), drain=self._drain
-        )
+        posts, latency = [Queue(work.numbers(Unit.POST))], work.assumptions.post_end
+        self._post = PipelineUnit(work, agenda, memory, dispatcher, posts, latency, _without_number(post), self._drain)
         self.update_owners: list[list[int]] = [[] for _ in range(machine.groups)]
-        self._updaters = [self._updater(group) for group in range(machine.groups)]
+        self._lanes = [self._lane(lane) for lane in range(machine.update_lanes)]
         self.cycles = 0
         self._run()
         self.loads, self.load_owners, self.posts = self._load.records, self._load.owners, self._post.records
-        self.updates = [unit.records for unit in self._updaters]
+        self.updates = [unit.records for unit in self._lanes]
         self.update_last, self.compute_last, self.compute_times = self._update.last, self._compute.last, self._compute.times
         self.compute_rows: list[int] = work.arrays.row[work.numbers(Unit.COMPUTE)].tolist()
-        self.compute_latency = machine.latencies.compute
         self.read_latency, self.write_latency = memory.read_latency, memory.write_latency
 
     loads: list[LoadRecord]
     posts: list[StepRecord]
 
     def _drain(self, group: int, begin: int, end: int, words: int) -> None:
-        self.groups[group].drain(begin, end, words)
+        self.groups[group].drain(begin, end, words, Hold.LANES)
 
-    def _updater(self, group: int) -> PipelineUnit:
-        work, owners = self._work, self.update_owners[group]
-        numbers = [number for number in work.numbers(Unit.UPDATE) if work.update_count(number, group)]
+    def _take(self, group: int, begin: int, end: int, words: int) -> None:
+        self.groups[group].drain(begin, end, words, Hold.GRADIENTS)
+
+    def _rest(self, group: int) -> int:
+        return self.groups[group].rest()
+
+    def _lane(self, lane: int) -> PipelineUnit:
+        work, numbers, first = self._work, self._work.numbers(Unit.UPDATE), lane * GROUPS_PER_UPDATE_LANE
+        queues = [
+            Queue([number for number in numbers if work.update_count(number, group)], group)
+            for group in range(first, min(first + GROUPS_PER_UPDATE_LANE, work.machine.groups))
+        ]
         blocks = 0
 
-        def complete(time: int, number: int) -> None:
+        def complete(time: int, number: int, group: int) -> None:
             nonlocal blocks
+            owners = self.update_owners[group]
             for _ in range(work.update_count(number, group)):
                 self._update.arrive(group, len(owners), time)
                 owners.append(blocks)
             blocks += 1
 
-        latency = work.machine.latencies.update
-        return PipelineUnit(work, self._agenda, self._memory, self._dispatcher, numbers, latency, complete, group)
+        parts, latency = (work, self._agenda, self._memory, self._dispatcher), work.assumptions.update_walk
+        return PipelineUnit(*parts, queues, latency, complete, self._take, self._rest)
 
     def _run(self) -> None:
         self._dispatcher.start()
         steps: list[Action] = [unit.step for unit in self.groups]
-        steps += [self._load.step, self._post.step, *(unit.step for unit in self._updaters)]
+        steps += [self._load.step, *self._post.calls, *(call for lane in self._lanes for call in lane.calls)]
         for step in steps:
             self._agenda.at(0, step)
         self._halt = self._work.numbers(Unit.CONTROL)[-1]
@@ -102,10 +111,10 @@ class Interpreted:
                 explain(Gap(group.group, group.free, self.cycles, self._halt_blocker, row), self, ledger)
 
 
-def _without_number(progress: Progress) -> Callable[[int, int], None]:
+def _without_number(progress: Progress) -> Callable[[int, int, int], None]:
     """What completes a block of one instruction."""
 
-    def complete(time: int, number: int) -> None:
+    def complete(time: int, number: int, group: int) -> None:
         progress.complete(time)
 
     return complete

@@ -27,6 +27,7 @@ class LoadUnit:
         self._work, self._agenda, self._memory = work, agenda, memory
         self._dispatcher, self._progress = dispatcher, progress
         self._blocks = work.numbers(Unit.LOAD)
+        self._leads: list[int] = work.leads.tolist()
         self._inside = False
         self._parts: Iterator[LoadPart] | None = None
         self._part: LoadPart | None = None
@@ -108,7 +109,8 @@ class LoadUnit:
         limit = self._work.assumptions.load_requests
         if part.number > limit:  # no more than `limit` requests are on their way at a time
             last = max(last, now + part.number * self._memory.read_latency // limit)
-        begin = max(self._bus_free, first)
+        lead = self._leads[len(self.records)] if self._asked < 0 else 0
+        begin = max(self._bus_free + lead, first)
         end = max(begin + part.bus, last)
         if self._asked < 0:
             self._asked, self._first = now, begin

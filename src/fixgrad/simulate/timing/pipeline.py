@@ -1,24 +1,39 @@
-"""POST and UPDATE: units that read, work and write in steps, reading ahead and writing behind."""
+"""POST and the lanes of UPDATE: units that read, work and write in steps, reading ahead and writing behind."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from fixgrad.simulate.timing.attribution import Blocker, StepRecord
 from fixgrad.simulate.timing.dispatch import Dispatcher
-from fixgrad.simulate.timing.events import Agenda
+from fixgrad.simulate.timing.events import Action, Agenda
+from fixgrad.simulate.timing.holds import SHARES
 from fixgrad.simulate.timing.memory import MemorySystem
 from fixgrad.simulate.timing.steps import Step
 from fixgrad.simulate.timing.work import Work
 
 
+@dataclass(slots=True)
+class Queue:
+    """A queue in front of a unit: its blocks, the group whose UPDATEs they are, and how many of them have begun."""
+
+    blocks: list[int]
+    group: int = 0
+    begun: int = 0
+    #: Whether the unit will be called for the next one.
+    called: bool = False
+
+
 class _Current(NamedTuple):
-    """The block that is being read."""
+    """The block that is being read. `opens`: when its first step may be read."""
 
     number: int
     blocker: Blocker
     ready: int
     steps: Iterator[Step]
+    opens: int
+    group: int
 
 
 class _Piece(NamedTuple):
@@ -34,11 +49,11 @@ class PipelineUnit:
     """See the module.
 
     Args:
+        queues: whose blocks it executes, in turn.
         latency: from the last word read until it may be written.
-        blocks: numbers of the blocks that it executes.
-        completed: told the cycle at which each block completes and its number, in order.
-        group: whose UPDATEs it executes.
-        drain: told (group, begin, end, words) for what a step takes from lane memories.
+        completed: told the cycle at which each block completes, its number and its group, in order.
+        drain: told (group, begin, end, words) for what a step takes from memories of PEs.
+        rest: asked for a group what its COMPUTE leaves of a step's cycles, see `Hold.REST`.
 
     Attributes:
         records: of every block so far.
@@ -50,72 +65,94 @@ class PipelineUnit:
         agenda: Agenda,
         memory: MemorySystem,
         dispatcher: Dispatcher,
-        blocks: list[int],
+        queues: list[Queue],
         latency: int,
-        completed: Callable[[int, int], None],
-        group: int = 0,
-        drain: Callable[[int, int, int, int], None] | None = None,
+        completed: Callable[[int, int, int], None],
+        drain: Callable[[int, int, int, int], None],
+        rest: Callable[[int], int] | None = None,
     ) -> None:
         self.records: list[StepRecord] = []
         self._work, self._agenda, self._memory, self._dispatcher = work, agenda, memory, dispatcher
-        self._blocks, self._latency, self._group = blocks, latency, group
-        self._completed, self._drain = completed, drain
-        self._begun = 0
+        self._queues, self._latency = queues, latency
+        self._completed, self._drain, self._rest = completed, drain, rest
+        self._calls = [self._call_of(queue) for queue in queues]
+        self._turn = 0
         self._current: _Current | None = None
+        self._opening, self._opened = False, 0
         self._pieces: deque[_Piece] = deque()
         self._ahead = 0
         self._free = 0
         self._written: deque[int] = deque([0] * work.assumptions.steps_ahead, maxlen=work.assumptions.steps_ahead)
         self._begin, self._busy, self._last_write = -1, 0, 0
-        #: Whether the unit will be called for the next instruction.
-        self._waiting = False
 
-    def step(self, now: int) -> None:
-        """Begin the next block, which may begin now."""
-        self._waiting = False
-        self._read_ahead(now)
+    @property
+    def calls(self) -> list[Action]:
+        """What begins the next block of each queue."""
+        return self._calls
+
+    def _call_of(self, queue: Queue) -> Action:
+        def call(now: int) -> None:
+            queue.called = False
+            self._read_ahead(now)
+
+        return call
 
     def _read_ahead(self, now: int) -> None:
         while self._ahead < self._work.assumptions.steps_ahead:
             if self._current is None and not self._next(now):
                 return
             assert self._current is not None
+            if self._current.opens > now:  # it has just been taken
+                if not self._opening:
+                    self._opening = True
+                    self._agenda.at(self._current.opens, self._open)
+                return
             step = next(self._current.steps, None)
             if step is None:
                 self._end_block(now)
             else:
                 self._read(now, step)
 
+    def _open(self, now: int) -> None:
+        self._opening = False
+        self._read_ahead(now)
+
     def _next(self, now: int) -> bool:
-        if self._waiting or self._begun == len(self._blocks):
-            return False
-        number = self._blocks[self._begun]
-        found = self._dispatcher.ready(number, self.step)
-        if found is None:
-            self._waiting = True
-            return False
-        ready, blocker = found
-        if ready > now:
-            self._waiting = True
-            self._agenda.at(ready, self.step)
-            return False
-        self._begun += 1
-        self._dispatcher.begun(number, now, self._group)
-        self._current = _Current(number, blocker, ready, self._work.steps(number, self._group))
-        return True
+        """Take the next block of the queue whose turn it is, of those that have one which may begin."""
+        count = len(self._queues)
+        for place in (*range(self._turn, count), *range(self._turn)):
+            queue, call = self._queues[place], self._calls[place]
+            if queue.called or queue.begun == len(queue.blocks):
+                continue
+            number = queue.blocks[queue.begun]
+            found = self._dispatcher.ready(number, call)
+            if found is None or found[0] > now:
+                queue.called = True
+                if found is not None:
+                    self._agenda.at(found[0], call)
+                continue
+            queue.begun += 1
+            self._turn = (place + 1) % count
+            self._dispatcher.begun(number, now, queue.group)
+            # It has been prepared since it might begin, as soon as that before was.
+            opens = max(now, max(found[0], self._opened) + self._work.setup(number, queue.group))
+            self._opened = opens
+            self._current = _Current(number, found[1], found[0], self._work.steps(number, queue.group), opens, queue.group)
+            return True
+        return False
 
     def _read(self, now: int, step: Step) -> None:
         assert self._current is not None
         row = self._work.blocks[self._current.number].row
         arrivals = [self._memory.serve(now, request, row) for request in step.reads]
         begin = max(self._free, now, max((arrival.first for arrival in arrivals), default=0))
-        end = max(begin + step.cycles, max((arrival.last for arrival in arrivals), default=0), self._written[0])
+        cycles = step.cycles if self._rest is None else step.cycles + step.cycles * self._rest(self._current.group) // SHARES
+        end = max(begin + cycles, max((arrival.last for arrival in arrivals), default=0), self._written[0])
         self._free = end
         self._ahead += 1
         self._pieces.append(_Piece(self._current, step, begin, end))
-        if self._drain is not None:
-            for drain in step.drains:
-                self._drain(drain.group, begin, end, drain.words)
+        for drain in step.drains:
+            self._drain(drain.group, begin, end, drain.words)
         self._agenda.at(end + self._latency, self._write)
 
     def _end_block(self, now: int) -> None:
@@ -149,6 +186,6 @@ class PipelineUnit:
             row, of = self._work.blocks[piece.of.number].row, piece.of
             self.records.append(StepRecord(of.number, of.blocker, of.ready, begin, drained, end, self._busy, row))
             self._begin, self._busy = -1, 0
-            self._completed(end, of.number)
+            self._completed(end, of.number, of.group)
 
 

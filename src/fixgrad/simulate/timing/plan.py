@@ -3,6 +3,7 @@
 import numpy as np
 
 from fixgrad.machine.instructions import INSTRUCTION_BYTES, Unit
+from fixgrad.machine.parameters import GROUPS_PER_UPDATE_LANE
 from fixgrad.simulate.timing.catalogue import Catalogue
 from fixgrad.simulate.timing.channel_state import Integers
 from fixgrad.simulate.timing.event_state import CONTROL, COUNT, FIRST, ORDINAL, ROW, UNIT, WAITS, Plan
@@ -12,21 +13,27 @@ from fixgrad.simulate.timing.work import OPCODES_OF, WAIT_UNITS, Work
 def new_plan(work: Work, catalogue: Catalogue, program_address: int) -> Plan:
     """The plan of a program that lies at an address; its requests are put into `catalogue`."""
     machine, limits = work.machine, work.assumptions
-    page = max(1, limits.fetch_bytes // INSTRUCTION_BYTES)
+    page = work.fetch_instructions
     starts = np.arange(0, work.instructions, page)
     sizes = np.minimum(page, work.instructions - starts) * INSTRUCTION_BYTES
     items, item_counts, item_first = _items(work)
+    queues = np.array([0, *range(1, machine.groups + 1, GROUPS_PER_UPDATE_LANE), machine.groups + 1])
+    item_queues = np.repeat(np.arange(machine.groups + 1), np.diff(item_first))
     item_steps, steps, reads, writes, drains = _steps(work, catalogue)
-    latencies = machine.latencies
     return Plan(
         blocks=_blocks(work),
         load_blocks=np.array(work.numbers(Unit.LOAD), np.int64),
         compute_blocks=np.array(work.numbers(Unit.COMPUTE), np.int64),
         loads=work.add_loads(catalogue),
+        leads=work.leads,
         cycles=work.group_cycles,
+        holds=work.holds,
+        queues=queues,
         items=items,
+        item_queues=item_queues,
         item_counts=item_counts,
         item_first=item_first,
+        setups=_setups(work),
         item_steps=item_steps,
         steps=steps,
         reads=reads,
@@ -36,13 +43,14 @@ def new_plan(work: Work, catalogue: Catalogue, program_address: int) -> Plan:
         fetches=catalogue.add_requests(program_address + starts * INSTRUCTION_BYTES, sizes),
         halt=work.numbers(Unit.CONTROL)[-1],
         page=page,
+        fetch_bursts=limits.fetch_bursts,
         beats=max(1, INSTRUCTION_BYTES // machine.memory.port_bytes),
         depth=limits.queue_instructions,
         ahead=limits.steps_ahead,
-        dispatch=latencies.dispatch,
-        compute=latencies.compute,
-        post=latencies.post,
-        update=latencies.update,
+        dispatch=machine.latencies.dispatch,
+        completion=limits.completion,
+        post=limits.post_end,
+        update=limits.update_walk,
     )
 
 
@@ -70,15 +78,24 @@ def _items(work: Work) -> tuple[Integers, Integers, Integers]:
     return np.concatenate(blocks), np.concatenate(counts), first
 
 
+def _setups(work: Work) -> Integers:
+    """`Plan.setups`."""
+    updates = work.update_work
+    found = [np.full(len(work.numbers(Unit.POST)), work.assumptions.post_setup, np.int64)]
+    found += [setups[counts > 0] for setups, counts in zip(updates.setups.T, updates.counts.T, strict=True)]
+    return np.concatenate(found)
+
+
 def _steps(work: Work, catalogue: Catalogue) -> tuple[Integers, Integers, Integers, Integers, Integers]:
     """`Plan.item_steps`, `steps`, `reads`, `writes` and `drains`."""
     updates = work.update_work
     numbers, groups = updates.counts.shape
     lengths, rows, asked, drains = _post_steps(work, catalogue)
-    # Of UPDATE: group by group instead of block by block; a read and a write each.
+    # Of UPDATE: group by group instead of block by block; a read, a write and a drain each.
     order = np.argsort(updates.owners % groups * max(numbers, 1) + updates.owners // groups, kind="stable")
     of_updates = np.zeros((len(order), 4), np.int64)
-    of_updates[:, 0], of_updates[:, 1:3] = updates.cycles[order], 1
+    of_updates[:, 0], of_updates[:, 1:] = updates.cycles[order], 1
+    drains = np.concatenate([drains, np.column_stack([updates.owners[order] % groups, updates.taken[order]])])
     reads, writes = (
         np.concatenate([first, np.column_stack([more, more + 1, 0 * more])])
         for first, more in zip(asked, updates.asked[:, order], strict=True)

@@ -93,7 +93,7 @@ class Simulation:
 
     @property
     def updates(self) -> list[list[StepRecord]]:
-        """Every block of UPDATEs, by group."""
+        """Every block of UPDATEs of a group, by lane, in the order in which they were begun."""
         return self._outcome.updates
 
     @property
@@ -106,8 +106,9 @@ class Simulation:
         work, runs = self.work, group.run_array()
         start, end, stolen = runs.T
         rows, useful = rows[: len(runs)], work.useful_cycles[: len(runs), group.group]
-        rest = (end - start - stolen - 1) * work.machine.pes_per_group - useful
-        columns = (useful, stolen, np.ones_like(stolen), rest)
+        fill = np.full_like(stolen, work.assumptions.compute_fill)
+        rest = (end - start - stolen - fill) * work.machine.pes_per_group - useful
+        columns = (useful, stolen, fill, rest)
         for row, (pe, post, fill, imbalance) in enumerate(
             zip(*(_by_row(rows, values, len(work.rows)) for values in columns), strict=True)
         ):

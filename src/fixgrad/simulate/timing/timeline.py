@@ -54,7 +54,8 @@ def _names(simulation: Simulation) -> Iterator[Event]:
 
 def _tracks(simulation: Simulation) -> list[str]:
     groups = range(len(simulation.groups))
-    return ["LOAD", *(f"COMPUTE group {g}" for g in groups), "POST", *(f"UPDATE group {g}" for g in groups)]
+    lanes = range(simulation.work.machine.update_lanes)
+    return ["LOAD", *(f"COMPUTE group {g}" for g in groups), "POST", *(f"UPDATE lane {lane}" for lane in lanes)]
 
 
 def _instructions(simulation: Simulation, us: float) -> Iterator[Event]:
@@ -78,10 +79,10 @@ def _instructions(simulation: Simulation, us: float) -> Iterator[Event]:
             yield event(1 + group.group, number, run.start, run.end, stolen=run.stolen)
     for post in simulation.posts:
         yield event(1 + groups, post.block, post.begin, post.drained, written=post.end)
-    for group_number, records in enumerate(simulation.updates):
+    for lane, records in enumerate(simulation.updates):
         for update in records:
             if update.busy:
-                yield event(2 + groups + group_number, update.block, update.begin, update.drained, written=update.end)
+                yield event(2 + groups + lane, update.block, update.begin, update.drained, written=update.end)
 
 
 def _counters(simulation: Simulation, us: float) -> Iterator[Event]:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from fixgrad.simulate.dram import Transfer
 
 Ints = NDArray[np.int64]
+#: Cycles in which LOAD's engine takes a transfer and asks for its first burst (`BurstSplitter` of the gateware's `axi/burst.py`).
+RUN_CYCLES = 2
 
 
 class Request(NamedTuple):
@@ -27,6 +29,10 @@ class Request(NamedTuple):
     @property
     def bytes(self) -> int:
         return self.run * self.runs
+
+    def bus_cycles(self, lanes: int, words: int) -> int:
+        """Cycles of LOAD's data bus, `words` words of `lanes` bytes each; `RUN_CYCLES` for a run at least."""
+        return max(-(-self.bytes // (lanes * words)), RUN_CYCLES * self.runs)
 
 
 class Bundle(NamedTuple):

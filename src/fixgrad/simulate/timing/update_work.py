@@ -6,10 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.compiler.context import ALL_PES
 from fixgrad.compiler.packing import Columns
+from fixgrad.machine import Machine
 from fixgrad.simulate.timing.assumptions import Assumptions
 from fixgrad.simulate.timing.catalogue import Catalogue
-from fixgrad.simulate.timing.steps import Step
+from fixgrad.simulate.timing.steps import Drain, Step
 from fixgrad.simulate.timing.traffic import Bundle, Interleaving, Request
 
 Ints = NDArray[np.int64]
@@ -23,14 +25,16 @@ class UpdateWork:
         numbers: of the blocks of UPDATEs, ascending, and instructions: how many each holds.
         columns: fields of all UPDATEs.
         interleaving: of the memory.
-        groups: of the machine.
-        assumptions: for the parameters of a step.
+        machine: whose groups and PEs.
+        assumptions: for the parameters of a step, and what comes before the first one.
         join: whether the updates of a block and group are taken together.
         catalogue: where their requests are put, for a compiled memory.
 
     Attributes:
         counts: instructions of each block in each group, [blocks, groups].
         owners, cycles: of each step: block x groups + group, ascending, and cycles.
+        taken: of each step: gradients that it takes of each PE of the group, in the mean.
+        setups: cycles before each block asks for the first data of a group, [blocks, groups].
         asked: in a catalogue, the request that each step reads and the one that it writes, [2, steps].
     """
 
@@ -40,25 +44,35 @@ class UpdateWork:
         instructions: Ints,
         columns: Columns,
         interleaving: Interleaving,
-        groups: int,
+        machine: Machine,
         assumptions: Assumptions,
         join: bool,
         catalogue: Catalogue | None = None,
     ) -> None:
         self._place = {number: place for place, number in enumerate(numbers.tolist())}
         self._steps: dict[int, list[Step]] = defaultdict(list)
+        groups, self._pes = machine.groups, machine.pes_per_group
         self._join, self._groups = join, groups
         self.counts, self.asked = np.zeros((len(numbers), groups), np.int64), np.zeros((2, 0), np.int64)
-        self.owners, self.cycles = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self.owners, self.cycles, self.taken = (np.zeros(0, np.int64) for _ in range(3))
+        self.setups = np.zeros((len(numbers), groups), np.int64)
         if not len(numbers):
             return
         owner = np.repeat(np.arange(len(numbers)), instructions) * groups + columns["group"]
         self.counts = np.bincount(owner, minlength=len(numbers) * groups).reshape(-1, groups)
+        owners, first = np.unique(owner, return_index=True)
+        taps, sizes = columns["taps"][first].astype(np.int64), columns["count"][first]
+        elements = np.where(taps > 1, -(-sizes // np.maximum(taps, 1)), 0)
+        self.setups.reshape(-1)[owners] = assumptions.update_setup + elements
         self._build(owner, columns, interleaving, assumptions.step_parameters, catalogue)
 
     def count(self, block: int, group: int) -> int:
         """Instructions of a group in a block."""
         return int(self.counts[self._place[block], group])
+
+    def setup(self, block: int, group: int) -> int:
+        """`setups` of one."""
+        return int(self.setups[self._place[block], group])
 
     def steps(self, block: int, group: int) -> list[Step]:
         """Steps of a group in a block; none where it has nothing to update. For a memory without a catalogue."""
@@ -67,12 +81,14 @@ class UpdateWork:
     def _build(
         self, owner: Ints, columns: Columns, interleaving: Interleaving, most: int, catalogue: Catalogue | None
     ) -> None:
-        pieces = _cut(owner, columns, most)
+        pieces = _cut(owner, columns, most, self._pes)
         order = np.lexsort((np.arange(len(pieces["owner"])), pieces["owner"]))
         pieces = {name: values[order] for name, values in pieces.items()}
         step = _step_numbers(pieces["owner"], pieces["count"], most)
         count = int(step[-1]) + 1 if len(step) else 0
         self.cycles = np.bincount(step, weights=pieces["count"], minlength=count).astype(np.int64)
+        taken = np.bincount(step, weights=pieces["taken"], minlength=count).astype(np.int64)
+        self.taken = taken // self._pes
         self.owners = pieces["owner"][np.searchsorted(step, np.arange(count))]
         if catalogue is not None:
             firsts = [
@@ -89,8 +105,9 @@ class UpdateWork:
                 [(bundle,) for bundle in interleaving.bundles(*_in_steps(pieces, step, count, write), write)]
                 for write in (False, True)
             ]
-        for of, cycles, reads, writes in zip(self.owners.tolist(), self.cycles.tolist(), *requests, strict=True):
-            self._steps[of].append(Step(reads, cycles, writes))
+        drains = [Drain(of % self._groups, words) for of, words in zip(self.owners.tolist(), self.taken.tolist(), strict=True)]
+        for of, cycles, reads, writes, drain in zip(self.owners.tolist(), self.cycles.tolist(), *requests, drains, strict=True):
+            self._steps[of].append(Step(reads, cycles, writes, (drain,)))
 
 
 def _in_steps(pieces: dict[str, Ints], step: Ints, count: int, write: bool) -> tuple[Ints, int, Ints, Ints]:
@@ -99,7 +116,7 @@ def _in_steps(pieces: dict[str, Ints], step: Ints, count: int, write: bool) -> t
     return np.tile(step, len(addresses) // max(len(step), 1)), count, addresses, sizes
 
 
-def _cut(owner: Ints, columns: Columns, most: int) -> dict[str, Ints]:
+def _cut(owner: Ints, columns: Columns, most: int, pes: int) -> dict[str, Ints]:
     """UPDATEs cut into pieces of at most `most` parameters (whole kernels); those of no parameter are left out."""
     taps = np.maximum(columns["taps"], 1)
     size = np.maximum(most // taps, 1) * taps
@@ -112,6 +129,8 @@ def _cut(owner: Ints, columns: Columns, most: int) -> dict[str, Ints]:
     return {
         "owner": owner[index],
         "count": count,
+        # Of all PEs at once, or of one.
+        "taken": count * np.where(columns["pe"][index] == ALL_PES, pes, 1) * (1 - columns["from_memory"][index]),
         "stored": columns["stored"][index] + stored * done,
         "stored_size": stored * count,
         "momentum": columns["momentum"][index] + momentum * done,

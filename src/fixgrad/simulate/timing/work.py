@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from fixgrad.compiler.program import Program
 from fixgrad.machine import Machine
-from fixgrad.machine.instructions import BY_NAME, STEP_ENTRY_BYTES, Unit
+from fixgrad.machine.instructions import BY_NAME, INSTRUCTION_BYTES, STEP_ENTRY_BYTES, Unit
 from fixgrad.machine.parameters import TAPS_PER_WORD
 from fixgrad.simulate.timing.assumptions import Assumptions
 from fixgrad.simulate.timing.blocks import Block, BlockArrays, cut_blocks
 from fixgrad.simulate.timing.catalogue import Catalogue
+from fixgrad.simulate.timing.holds import holds
 from fixgrad.simulate.timing.post_work import PostWork
 from fixgrad.simulate.timing.regions import Fields, all_regions, bounding_box, boxes, region
 from fixgrad.simulate.timing.steps import Step
@@ -22,6 +23,8 @@ from fixgrad.simulate.timing.update_work import UpdateWork
 
 Ints = NDArray[np.int64]
 INDEX_BYTES = 2
+#: Bytes that the kernel path of LOAD moves in a cycle at least (`KERNEL_BEAT_BYTES` of the gateware).
+_KERNEL_BEAT_BYTES = 16
 #: Loads of maps: the prefix of their rectangles, and the field with their channels.
 MAP_LOADS = (("LOAD_INPUT", "in", "channels"), ("LOAD_ERROR", "out", "total_channels"))
 #: Blocks of LOAD_KERNELS whose requests are worked out at once.
@@ -124,11 +127,21 @@ class Work:
             self._lists[name] = {field: values.tolist() for field, values in self._columns[name].items()}
         return self._lists[name]
 
+    @property
+    def fetch_instructions(self) -> int:
+        """Instructions of a fetch."""
+        return max(1, self.assumptions.fetch_beats * self.machine.memory.port_bytes // INSTRUCTION_BYTES)
+
     @cached_property
     def group_cycles(self) -> Ints:
-        """Cycles of each COMPUTE in each group, [computes, groups]: of its busiest PE, and one for the end mark."""
-        cycles: Ints = self._program.compute_cycles.max(axis=2) + 1
+        """Cycles of each COMPUTE in each group, [computes, groups]: the steps of its busiest PE, and those of its pipeline."""
+        cycles: Ints = self._program.compute_cycles.max(axis=2) + self.assumptions.compute_fill
         return cycles
+
+    @cached_property
+    def holds(self) -> Ints:
+        """How POST and UPDATE delay each COMPUTE, and it UPDATE, [computes, 3]."""
+        return holds(self._program)
 
     @cached_property
     def useful_cycles(self) -> Ints:
@@ -147,8 +160,7 @@ class Work:
             yield LoadPart((asked,), bus or 0, 1, asked.bytes)
             return
         for request in requests(asked.region, asked.limit):
-            words = -(-request.bytes // self.machine.lanes)
-            yield LoadPart((request,), -(-words // self.machine.load_words), 1, request.bytes)
+            yield LoadPart((request,), request.bus_cycles(self.machine.lanes, self.machine.load_words), request.runs, request.bytes)
 
     def load_request(self, number: int) -> tuple[Request | RegionRequest, int | None]:
         """What a block of LOAD that is not LOAD_KERNELS asks for: entries of the step table and the cycles in which the data
@@ -157,11 +169,32 @@ class Work:
         block = self.arrays.one(number)
         fields, at = self._fields(block.name), block.place
         if block.name == "LOAD_PARAMS":
-            return Request(fields["source"][at], fields["count"][at] * STEP_ENTRY_BYTES), fields["count"][at]
+            size = fields["count"][at] * STEP_ENTRY_BYTES
+            return Request(fields["source"][at], size), -(-size // self._chunk)
         prefix, channels = next(item[1:] for item in MAP_LOADS if item[0] == block.name)
         box = bounding_box(boxes(fields, at, prefix))
         whole = region(self.machine.lanes, fields, at, "source", box, fields[channels][at])
         return RegionRequest(whole, self.assumptions.request_bytes * self.machine.memory.channels), None
+
+    @property
+    def _chunk(self) -> int:
+        """Bytes that leave LOAD's DMA engine in a cycle (`LoadSizes.chunk` of the gateware)."""
+        machine = self.machine
+        return min(machine.memory.port_bytes, max(_KERNEL_BEAT_BYTES, 1 << (machine.lanes - 1).bit_length()))
+
+    @cached_property
+    def leads(self) -> Ints:
+        """Cycles in which the data bus rests before each block of LOAD, because that before was of another kind."""
+        limits, blocks = self.assumptions, np.array(self.numbers(Unit.LOAD), np.int64)
+        is_kernels = self.arrays.opcode[blocks] == BY_NAME["LOAD_KERNELS"].opcode
+        turns = np.zeros(len(blocks), np.bool_)
+        turns[1:] = is_kernels[1:] != is_kernels[:-1]
+        found = np.where(turns, limits.load_turn, 0)
+        if "LOAD_KERNELS" in self._columns:
+            columns, places = self._columns["LOAD_KERNELS"], self.arrays.place[self._kernel_blocks]
+            coordinates = columns["count"][places] * columns["with_data"][places] * INDEX_BYTES
+            found[is_kernels] += turns[is_kernels] * (limits.load_beats - -coordinates // self._chunk)
+        return found
 
     @cached_property
     def _kernel_parts(self) -> dict[int, LoadPart]:
@@ -219,7 +252,7 @@ class Work:
     def _kernel_bus(self, blocks: int) -> Ints:
         """Cycles in which the data bus distributes each block of LOAD_KERNELS."""
         columns = self._columns["LOAD_KERNELS"]
-        bus = np.maximum(columns["count"] * _queue_words(columns["taps"], columns["with_data"]), 1)
+        bus = np.maximum(columns["count"] * _queue_words(columns["taps"], columns["with_data"]) + columns["last"], 1)
         totals: Ints = np.bincount(self._kernel_owners, weights=bus, minlength=blocks).astype(np.int64)
         return totals
 
@@ -237,7 +270,7 @@ class Work:
         asked = [Request(fields["index"][at], INDEX_BYTES * count)]
         if with_data:
             asked.append(Request(fields["data"][at], taps * count))
-        bus = count * (-(-taps // TAPS_PER_WORD) if with_data else 1)
+        bus = count * (-(-taps // TAPS_PER_WORD) if with_data else 1) + fields["last"][at]
         return LoadPart(tuple(asked), bus, len(asked), sum(request.bytes for request in asked))
 
     def steps(self, number: int, group: int = 0) -> Iterator[Step]:
@@ -247,6 +280,12 @@ class Work:
             return iter(self.update_work.steps(number, group))
         return self._post.steps(block.name, self._fields(block.name), block.place)
 
+    def setup(self, number: int, group: int = 0) -> int:
+        """Cycles from the begin of a block of POST or UPDATE until it asks for its first data."""
+        if self.arrays.opcode[number] == BY_NAME["UPDATE"].opcode:
+            return self.update_work.setup(number, group)
+        return self.assumptions.post_setup
+
     def update_count(self, number: int, group: int) -> int:
         """UPDATEs of a group in a block."""
         return self.update_work.count(number, group)
@@ -255,8 +294,9 @@ class Work:
     def update_work(self) -> UpdateWork:
         """All UPDATEs."""
         numbers, columns = self.named("UPDATE"), self._columns.get("UPDATE", {})
-        counts, groups = self.arrays.counts[numbers], self.machine.groups
-        return UpdateWork(numbers, counts, columns, self._interleaving, groups, self.assumptions, self._join, self._catalogue)
+        counts = self.arrays.counts[numbers]
+        machine, assumptions = self.machine, self.assumptions
+        return UpdateWork(numbers, counts, columns, self._interleaving, machine, assumptions, self._join, self._catalogue)
 
 
 def _kernel_requests(fields: dict[str, Ints], of: slice) -> tuple[Ints, Ints]:
