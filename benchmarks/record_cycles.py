@@ -30,6 +30,7 @@ def record(options: list[str]) -> dict[str, Any]:
         subprocess.CalledProcessError: it failed, or the executors differ.
     """
     start = time.perf_counter()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     command = [sys.executable, "-m", "fixgrad.cli", "verify", *options, *FIXED, "--json"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -37,7 +38,7 @@ def record(options: list[str]) -> dict[str, Any]:
     machine = machine_named(options[options.index("--machine") + 1])
     return {
         "command": " ".join(["fixgrad", "verify", *options, *FIXED]),
-        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip(),
+        "commit": commit,
         "machine": {"identity": identity(machine), **machine.to_dict()},
         "kind": "rtl: measured in Verilator, memory by the DRAM model; simulated: the timing simulator",
         "seconds": seconds,

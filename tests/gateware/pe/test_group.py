@@ -601,6 +601,48 @@ def test_drains_during_a_compute(simulate: Callable[..., None], mode: Mode) -> N
     assert runs[-1].steps == [150, 150]
 
 
+async def take_gradients(ctx: Any, dut: Group, busy: Event, cycles: int, wanted: list[int]) -> None:
+    """UPDATE that takes a gradient in every cycle, for so many cycles, but in those in which it is asked to rest."""
+    while not busy:
+        await ctx.tick()
+    for _ in range(cycles):
+        wanted.append(ctx.get(dut.gradient_wanted))
+        ctx.set(dut.take_gradient, 0 if wanted[-1] else 0b11)
+        await ctx.tick()
+    ctx.set(dut.take_gradient, 0)
+
+
+@pytest.mark.parametrize("pixels", [1, 9])
+def test_a_pe_asks_update_to_rest_where_not_every_step_reads_a_gradient(simulate: Callable[..., None], pixels: int) -> None:
+    random, dut, memories, busy = Random(8), Group(MACHINE), Memories(), Event()
+    driver, wanted = Driver(dut), list[int]()
+    few = replace(CONVOLUTION, kernels=[kernels[:3] for kernels in CONVOLUTION.kernels])
+    compute = replace(few if pixels > 1 else pixel_compute([0] * 8), mode=Mode.WG)
+    runs: list[Run] = []
+
+    async def bench(ctx: Any) -> None:
+        random_codes(random, memories)
+        await driver.load_inputs(ctx, memories.inputs)
+        await driver.push(ctx, compute)
+        busy.going = True
+        runs.append(await driver.run(ctx, compute))
+        memories.run(compute)
+        await check_memories(ctx, driver, memories)
+
+    async def update(ctx: Any) -> None:
+        await take_gradients(ctx, dut, busy, 100 if pixels == 1 else 1000, wanted)
+
+    simulate(dut, bench, update)
+    (run,) = runs
+    if pixels == 1:  # UPDATE has more parameters than this one steps: it goes first
+        assert not any(wanted)
+        assert run.cycles > 100
+    else:  # held for a cycle, asked for in the next one, and gone
+        assert sum(wanted) > 20
+        assert run.held_by_drain <= 2 * sum(wanted)
+        assert run.cycles <= max(run.steps) + sum(wanted) + 40
+
+
 def test_errors_arrive_during_a_compute(simulate: Callable[..., None]) -> None:
     """LOAD_ERROR fills the other half while FF stores in every cycle; nothing is lost on either side."""
     random, dut, memories = Random(7), Group(MACHINE), Memories()

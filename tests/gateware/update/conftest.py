@@ -52,7 +52,7 @@ class UpdateChip(wiring.Component):
         super().__init__(
             {
                 "m_axi": self.interconnect.signature.members["m_axi"],
-                **{name: unit[name] for name in ("instructions", "base", "limit", "stop", "quiet", "activity")},
+                **{name: unit[name] for name in ("instructions", "base", "limit", "stop", "quiet", "activity", "gradient_wanted")},
                 "table_write": self.table.signature.members["write"],
                 "report": Out(stream.Signature(RANGE_REPORT)).array(self.unit.lanes),
                 "done": Out(stream.Signature(1)).array(groups),
@@ -83,6 +83,7 @@ class UpdateChip(wiring.Component):
                 m.d.comb += to.eq(self._gradient(m, group, pe))
         m.d.comb += [
             *(getattr(unit, name).eq(getattr(self, name)) for name in ("base", "limit", "stop")),
+            *(to.eq(mine) for mine, to in zip(self.gradient_wanted, unit.gradient_wanted, strict=True)),
             self.quiet.eq(unit.quiet),
             self.activity.eq(unit.activity),
             Value.cast(table.write).eq(Value.cast(self.table_write)),

@@ -8,6 +8,7 @@ import pytest
 
 from fixgrad.gateware.simulation import DramTiming, Hostility
 from fixgrad.machine.encoding import Instruction
+from fixgrad.machine.gradient_port import GRADIENTS_IN_A_ROW
 
 MakeBench = Callable[..., Any]
 LIMIT = 200_000
@@ -129,6 +130,33 @@ def test_a_parameter_a_cycle_from_one_update_to_the_next(update_bench: MakeBench
     assert ends.dones[0].wait(count, LIMIT)
     assert ends.bench.cycle - start <= 1.02 * count * parameters + 90
     finish(ends, [], wanted)
+    ends.bench.close()
+
+
+@pytest.mark.parametrize("wanted", [(1, 1), (1, 0), (0, 1), (0, 0)])
+def test_gradients_are_left_to_a_group_that_wants_them(update_bench: MakeBench, wanted: tuple[int, int]) -> None:
+    """One lane serves both groups: of the one whose PEs wait it takes a few gradients in a row and rests for a cycle."""
+    ends = update_bench("tiny", DramTiming(read_latency=30, write_latency=20))
+    ends.set_entry(0, an_entry(Random(3)) | {"stochastic": 0, "stored_bits": 24, "momentum_bits": 24, "step_left": -4})
+    for group, bit in enumerate(wanted):
+        ends.bench.set(f"gradient_wanted_{group}", bit)
+    instructions = [each for group in range(2) for each in kernels(ends.chip.machine, group, 1, 252, 252)]
+    expected = ends.expected(instructions)
+    for index, instruction in enumerate(instructions):
+        ends.push(index, instruction)
+    taken: list[int] = []
+    while sum(bits != 0 for bits in taken) < 2 * 252:
+        ends.bench.step(1)
+        taken.append(ends.bench.get("updates"))
+        assert len(taken) < LIMIT
+    for group, bit in enumerate(wanted):
+        mine = "".join("#" if bits >> group & 1 else "." for bits in taken).strip(".")
+        assert mine.count("#") == 252
+        in_a_row = {len(run) for run in mine.split(".") if run}
+        assert (max(in_a_row) <= GRADIENTS_IN_A_ROW) if bit else (mine == "#" * 252)
+        if bit:  # and no more rests than that, where its data are here
+            assert len(mine) <= 1.1 * 252 * (1 + 1 / GRADIENTS_IN_A_ROW)
+    finish(ends, instructions, expected)
     ends.bench.close()
 
 
