@@ -636,7 +636,7 @@ def test_a_pe_asks_update_to_rest_where_not_every_step_reads_a_gradient(simulate
     (run,) = runs
     if pixels == 1:  # UPDATE has more parameters than this one steps: it goes first
         assert not any(wanted)
-        assert run.cycles > 100
+        assert run.held_by_drain > 50
     else:  # held for a cycle, asked for in the next one, and gone
         assert sum(wanted) > 20
         assert run.held_by_drain <= 2 * sum(wanted)

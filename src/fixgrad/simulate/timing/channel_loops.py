@@ -208,7 +208,7 @@ def _window(state: LoadState, now: int, number: int, size: int) -> int:
     free = now
     while integers[HEAD] < integers[TAIL]:
         done, requests, held = ring[integers[HEAD] % len(ring)]
-        full = integers[REQUESTS] + min(number, state.requests // 2) > state.requests or integers[BYTES] + size > state.bytes
+        full = integers[REQUESTS] + min(number, -(-state.requests // 2)) > state.requests or integers[BYTES] + size > state.bytes
         if done > free and not full:
             break
         integers[HEAD] += 1
@@ -257,7 +257,7 @@ def ask_parts(
             integers[ASKED], integers[BEGUN] = now, begin
         integers[BUS] += bus
         integers[BUS_FREE] = end
-        taken = min(number, state.requests // 2)
+        taken = min(number, -(-state.requests // 2))
         place = integers[TAIL] % len(ring)
         ring[place, 0], ring[place, 1], ring[place, 2] = end, taken, size
         integers[TAIL] += 1

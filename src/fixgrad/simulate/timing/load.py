@@ -90,7 +90,7 @@ class LoadUnit:
         free = now
         while outstanding and (
             outstanding[0][0] <= free
-            or self._requests + min(part.number, limits.load_requests // 2) > limits.load_requests
+            or self._requests + min(part.number, -(-limits.load_requests // 2)) > limits.load_requests
             or self._bytes + part.bytes > limits.load_bytes
         ):
             done, requests, held = outstanding.popleft()
@@ -116,8 +116,8 @@ class LoadUnit:
             self._asked, self._first = now, begin
         self._bus += part.bus
         self._bus_free = end
-        self._outstanding.append((end, min(part.number, limit // 2), part.bytes))
-        self._requests += min(part.number, limit // 2)
+        self._outstanding.append((end, min(part.number, -(-limit // 2)), part.bytes))
+        self._requests += min(part.number, -(-limit // 2))
         self._bytes += part.bytes
 
     def _finish(self, now: int) -> None:
