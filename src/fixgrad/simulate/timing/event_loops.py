@@ -31,6 +31,7 @@ from fixgrad.simulate.timing.event_state import (
     DISPATCHED,
     DRAINS,
     END,
+    ENDED,
     FETCHED,
     FIRST,
     FREE,
@@ -378,7 +379,12 @@ def _next_item(plan: Plan, state: State, pipeline: int, now: int) -> bool:
     if unit[CALLED] or item == plan.item_first[pipeline + 1]:
         return False
     block, action = plan.items[item], plan.cycles.shape[1] + 1 + pipeline
+    alone = pipeline == 0 and (plan.alone[unit[TAKEN]] or plan.alone[unit[TAKEN] + 1])
+    if alone and unit[HEAD] < unit[TAIL]:
+        return False
     ready, last, number = _ready(plan, state, block, action)
+    if alone and ready >= 0 and unit[ENDED] > ready:
+        ready, last, number = unit[ENDED], POST, unit[TAKEN] - 1
     if ready < 0 or ready > now:
         unit[CALLED] = 1
         if ready > now:
@@ -465,6 +471,7 @@ def _close(plan: Plan, state: State, pipeline: int) -> None:
         record[0], record[1], record[2] = piece[5], piece[6], piece[4]
         record[3], record[4] = drained if unit[BEGIN] < 0 else unit[BEGIN], drained
         record[5], record[6] = end, unit[BUSY]
+        unit[ENDED] = end
         unit[BEGIN], unit[BUSY] = -1, 0
         _completed(plan, state, pipeline, item, end)
 

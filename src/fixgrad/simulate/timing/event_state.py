@@ -18,9 +18,9 @@ CYCLES, READS, WRITES, DRAINS = range(4)
 AGENDA, WAITING, NOW, DISPATCHED, INSIDE, FREE, BEGUN_AT, FULL, FETCHED, LOADED, LOADING, HALTED, HALT_UNIT, HALT_NUMBER = range(14)
 #: Columns of `State.groups`.
 GROUP_FREE, START, END, STOLEN, RUNS, OLDEST, NEWEST = range(7)
-#: Columns of `State.pipelines`; the last three of them and of a piece are alike.
+#: Columns of `State.pipelines`; the three from CURRENT_READY on and the last of a piece are alike.
 TAKEN, CURRENT, STEP, AHEAD, PIPELINE_FREE, BEGIN, BUSY, LAST_WRITE, CALLED, HEAD, TAIL, WRITTEN, OWNED = range(13)
-CURRENT_READY, CURRENT_UNIT, CURRENT_NUMBER, PIPELINE_COLUMNS = range(13, 17)
+CURRENT_READY, CURRENT_UNIT, CURRENT_NUMBER, ENDED, PIPELINE_COLUMNS = range(13, 18)
 #: Steps of POST that may take words from a group before its COMPUTE ends; POST is at most two tiles behind or ahead.
 DRAINS_KEPT = 4096
 
@@ -33,6 +33,7 @@ class Plan(NamedTuple):
         load_blocks, compute_blocks: numbers of the blocks of LOAD and COMPUTE.
         loads: what each block of LOAD asks for, as `Asked`, [loads, 3].
         cycles: of each COMPUTE in each group, [C, G].
+        alone: whether each block of POST may not overlap with others of POST; before them one that may.
         items: blocks of all pipelines, one pipeline behind the other, and item_counts: how many instructions each is.
         item_first: first item of each pipeline, and one more.
         item_steps: first step of each item, and one more.
@@ -51,6 +52,7 @@ class Plan(NamedTuple):
     compute_blocks: Integers
     loads: Integers
     cycles: Integers
+    alone: Integers
     items: Integers
     item_counts: Integers
     item_first: Integers

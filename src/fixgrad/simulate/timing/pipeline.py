@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from fixgrad.machine.instructions import Unit
 from fixgrad.simulate.timing.attribution import Blocker, StepRecord
 from fixgrad.simulate.timing.dispatch import Dispatcher
 from fixgrad.simulate.timing.events import Agenda
@@ -67,6 +68,10 @@ class PipelineUnit:
         self._free = 0
         self._written: deque[int] = deque([0] * work.assumptions.steps_ahead, maxlen=work.assumptions.steps_ahead)
         self._begin, self._busy, self._last_write = -1, 0, 0
+        #: When the last block ended, and whether it and the next one may not overlap.
+        self._ended, self._alone = 0, [False]
+        if drain is not None:
+            self._alone += [work.stands_alone(number) for number in blocks]
         #: Whether the unit will be called for the next instruction.
         self._waiting = False
 
@@ -90,11 +95,16 @@ class PipelineUnit:
         if self._waiting or self._begun == len(self._blocks):
             return False
         number = self._blocks[self._begun]
+        alone = self._stands_alone()
+        if alone and self._pieces:
+            return False
         found = self._dispatcher.ready(number, self.step)
         if found is None:
             self._waiting = True
             return False
         ready, blocker = found
+        if alone and self._ended > ready:
+            ready, blocker = self._ended, Blocker(Unit.POST, self._begun - 1)
         if ready > now:
             self._waiting = True
             self._agenda.at(ready, self.step)
@@ -103,6 +113,10 @@ class PipelineUnit:
         self._dispatcher.begun(number, now, self._group)
         self._current = _Current(number, blocker, ready, self._work.steps(number, self._group))
         return True
+
+    def _stands_alone(self) -> bool:
+        """Whether the next block begins when the one before has ended."""
+        return any(self._alone[self._begun : self._begun + 2])
 
     def _read(self, now: int, step: Step) -> None:
         assert self._current is not None
@@ -146,6 +160,7 @@ class PipelineUnit:
             empty = self._begin < 0
             begin, drained = (piece.end, piece.end) if empty else (self._begin, piece.end)
             end = max(drained, self._last_write, self._dispatcher.dispatched(piece.of.number))
+            self._ended = end
             row, of = self._work.blocks[piece.of.number].row, piece.of
             self.records.append(StepRecord(of.number, of.blocker, of.ready, begin, drained, end, self._busy, row))
             self._begin, self._busy = -1, 0

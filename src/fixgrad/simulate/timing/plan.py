@@ -24,6 +24,7 @@ def new_plan(work: Work, catalogue: Catalogue, program_address: int) -> Plan:
         compute_blocks=np.array(work.numbers(Unit.COMPUTE), np.int64),
         loads=work.add_loads(catalogue),
         cycles=work.group_cycles,
+        alone=np.array([False, *(work.stands_alone(number) for number in work.numbers(Unit.POST))], np.int64),
         items=items,
         item_counts=item_counts,
         item_first=item_first,
