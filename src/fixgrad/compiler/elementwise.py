@@ -12,12 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.compiler.context import Context
+from fixgrad.compiler.geometry import tile_spans
 from fixgrad.compiler.layout import ELEMENT_BYTES
 from fixgrad.compiler.stages import FeatureMap
 from fixgrad.compiler.stream import Label
 from fixgrad.machine.elementwise_instructions import RECORD_BYTES
 
 Ints = NDArray[np.int64]
+#: Instructions that share a large map of an activation, so that the layer behind it begins when the first channels are there,
+#: and words of a map from which on they do.
+PARTS, LARGE_WORDS = 4, 2048
 _PLAIN_WINDOW = {"kernel_rows": 1, "kernel_columns": 1, "stride_rows": 1, "stride_columns": 1}
 
 
@@ -148,7 +152,9 @@ class MapUse:
     def _runs(self, context: Context) -> list[Run]:
         target, first = self.target.map, self.first.map
         if self.offset is None:
-            return [Run(0, 0, target.channels)]
+            is_large = self.target.region.startswith("activation/") and target.words >= LARGE_WORDS
+            spans = tile_spans(target.channels, -(-target.channels // PARTS) if is_large else target.channels)
+            return [Run(span.first, span.first, span.size) for span in spans]
         place = np.full(target.channels + first.channels + abs(self.offset), -1)
         place[context.order(first)] = np.arange(first.channels)
         logical = context.order(target) - self.offset

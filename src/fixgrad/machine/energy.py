@@ -26,6 +26,8 @@ _POST_ADDS = 3
 """A post-processed word: bias, rounding, and the comparison of ReLU or pooling, an int32 add each."""
 _UPDATE_MULTIPLIES, _UPDATE_ADDS = 1, 3
 """An updated weight: momentum times a constant; three additions."""
+_ELEMENTWISE_MULTIPLIES, _ELEMENTWISE_ADDS = 2, 4
+"""An element of the elementwise unit: two products, their sum and the offset, two roundings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class StepCounts:
         dram_row_misses: rows opened for them, all channels (random bursts of 64 bytes open one each).
         post_ops: words post-processed.
         update_ops: weights updated.
+        elementwise_ops: elements that went through the elementwise unit.
     """
 
     macs: int
@@ -47,9 +50,10 @@ class StepCounts:
     dram_row_misses: int = 0
     post_ops: int = 0
     update_ops: int = 0
+    elementwise_ops: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("macs", "dram_bytes", "dram_row_misses", "post_ops", "update_ops"):
+        for name in ("macs", "dram_bytes", "dram_row_misses", "post_ops", "update_ops", "elementwise_ops"):
             if getattr(self, name) < 0:
                 raise UsageError(f"energy: {name} is {getattr(self, name)}; it must not be negative")
         for size, bits in self.buffer_bits.items():
@@ -227,8 +231,9 @@ def _own_terms(counts: StepCounts, design: Design, seconds: float, table: Energy
     gap = table["logic_gap"] * _process(design.part, table)
     post = add * (_POST_ADDS * counts.post_ops)
     update = (multiply * _UPDATE_MULTIPLIES + add * _UPDATE_ADDS) * counts.update_ops
+    elementwise = (multiply * _ELEMENTWISE_MULTIPLIES + add * _ELEMENTWISE_ADDS) * counts.elementwise_ops
     dram = dram_joules(design.dram_standard, counts.dram_bytes, counts.dram_row_misses, design.dram_channels, seconds, table)
-    return {"dram": dram, "logic": (post + update) * gap * _PJ}
+    return {"dram": dram, "logic": (post + update + elementwise) * gap * _PJ}
 
 
 def _scaled(calibration: Calibration, quantities: Mapping[str, float], part: str, table: EnergyTable) -> dict[str, Interval]:

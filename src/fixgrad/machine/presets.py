@@ -29,6 +29,7 @@ KCU1500 = Machine(
 KCU1500_GRAPH = KCU1500.with_changes(
     name="kcu1500-graph",
     board="Xilinx KCU1500",
+    param_words=256,  # networks with batch normalisation have many entries; those that do not fit are loaded one by one
     elementwise_lanes=32,
 )
 
@@ -38,6 +39,7 @@ U280 = KCU1500.with_changes(
     groups=16,
     post_processors=4,
     load_words=2,
+    param_words=256,
     elementwise_lanes=32,
     memory=Memory("hbm2", channels=8, interleave=4096, port_bytes=32, bytes_total=8 * _GIB),
     device=Device("XCU280", "BRAM36", blocks=2016, dsp=9024, lut=1_303_680, ff=2_607_360),

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from fixgrad.errors import UsageError
+from fixgrad.machine.elementwise_instructions import RECORD_BYTES
 from fixgrad.machine.encoding import used_bits
-from fixgrad.machine.instructions import INSTRUCTION_BYTES, KINDS, STEP_ENTRY_BYTES, Unit
+from fixgrad.machine.instructions import INSTRUCTION_BYTES, STEP_ENTRY_BYTES, Unit, kinds_of
 from fixgrad.machine.memory_blocks import luts_for, memory_for
 from fixgrad.machine.parameters import TAPS_PER_WORD, Machine
 from fixgrad.machine.registers import CAUSES, REGISTERS
@@ -27,6 +28,11 @@ _POST_WORDS = 32
 _WAITING_INSTRUCTIONS = 16
 #: The loss unit: entries and bits of its table of powers, and exponentials of the classes of one image.
 _EXP_ENTRIES, _EXP_BITS, _MOST_CLASSES = 256, 17, 4096
+
+
+#: Operands of the elementwise unit's products, width of their sum, of a channel's sum of products, and of a scalar.
+_FIRST_PRODUCT, _SECOND_PRODUCT, _SQUARE = (32, 20), (38, 16), (16, 16)
+_PRODUCTS_BITS, _TOTAL_BITS, _SCALAR_BITS = 57, 54, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +111,9 @@ def multiplier_slices(width_a: int, width_b: int, slice_widths: tuple[int, int])
     return min(parts(width_a, wide) * parts(width_b, narrow), parts(width_a, narrow) * parts(width_b, wide))
 
 
-def _widest(unit: Unit) -> int:
+def _widest(unit: Unit, machine: Machine) -> int:
     """Bits of a unit's widest instruction behind the dispatcher, which has taken the opcode and the waits off."""
-    return max(used_bits(kind.name) for kind in KINDS if kind.unit is unit) - used_bits("HALT")
+    return max(used_bits(kind.name) for kind in kinds_of(machine) if kind.unit is unit) - used_bits("HALT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +213,7 @@ class Estimate:
             f"queue of {_WAITING_INSTRUCTIONS} COMPUTEs; input word register; {machine.pes_per_group - 1} adders over PEs",
             lut=self._fabric.adder * sums,
             ff=words + sums,
-            queue_bits=_widest(Unit.COMPUTE),
+            queue_bits=_widest(Unit.COMPUTE, machine),
         )
 
     def _hash_lut(self) -> float:
@@ -229,7 +235,7 @@ class Estimate:
             "sum of errors; FIFOs for mask, maxima and result",
             lut=machine.lanes * (lane + hashes) + sums + drain,
             ff=machine.lanes * (6 * bits + 3 * len(HASH_ROUNDS) * bits),
-            queue_bits=_widest(Unit.POST),
+            queue_bits=_widest(Unit.POST, machine),
             memories=((3, word, _POST_WORDS),),
         )
 
@@ -246,7 +252,7 @@ class Estimate:
             dsp=slices,
             lut=shifts + adders + self._hash_lut(),
             ff=10 * _TERM_BITS + 3 * len(HASH_ROUNDS) * _VALUE_BITS,
-            queue_bits=_widest(Unit.UPDATE),
+            queue_bits=_widest(Unit.UPDATE, self.machine),
             memories=((_UPDATE_STREAMS, _STREAM_BITS, _STREAM_WORDS),),
         )
 
@@ -261,6 +267,35 @@ class Estimate:
             lut=4 * ACCUMULATOR_BITS * fabric.adder + 3 * ACCUMULATOR_BITS * fabric.mux + 5 * ACCUMULATOR_BITS * fabric.stage,
             ff=6 * ACCUMULATOR_BITS,
             memories=((1, _EXP_BITS, _EXP_ENTRIES), (1, _EXP_BITS, _MOST_CLASSES)),
+        )
+
+    def elementwise_lanes(self) -> Part:
+        """Products, their sum, rounding twice, the maximum of a window, and the hash; the sums of channels beside them."""
+        fabric, machine = self._fabric, self.machine
+        slices = sum(multiplier_slices(*widths, fabric.multiplier) for widths in (_FIRST_PRODUCT, _SECOND_PRODUCT, _SQUARE))
+        shifts = (_PRODUCTS_BITS + ACCUMULATOR_BITS) * 5 * fabric.stage
+        adders = (3 * _PRODUCTS_BITS + 3 * ACCUMULATOR_BITS + _TOTAL_BITS) * fabric.adder
+        word = machine.lanes * OPERAND_BITS
+        return self._part(
+            "elementwise lane",
+            machine.elementwise_lanes,
+            "products of 32 x 20, 38 x 16 and 16 x 16; 2 shifters; 3 adders of 57 bits; maximum, saturation, range; hash; a share "
+            f"of the adder tree of {_TOTAL_BITS} bits and of 5 FIFOs of {_POST_WORDS} words",
+            dsp=slices,
+            lut=shifts + adders + self._hash_lut() + 5 * luts_for(word, _POST_WORDS, self._kind) / machine.elementwise_lanes,
+            ff=6 * _PRODUCTS_BITS + _TOTAL_BITS + 3 * len(HASH_ROUNDS) * ACCUMULATOR_BITS,
+        )
+
+    def normaliser(self) -> Part:
+        """The scalars of batch normalisation: one, serial."""
+        fabric = self._fabric
+        return self._part(
+            "normalisation scalars",
+            1,
+            f"product 53 x 25; division and root of {_SCALAR_BITS} bits, 4 bits a cycle; 2 shifters; a record of {RECORD_BYTES} bytes",
+            dsp=multiplier_slices(53, 25, fabric.multiplier),
+            lut=(8 * fabric.adder + 2 * 6 * fabric.stage + 6 * fabric.mux) * _SCALAR_BITS,
+            ff=8 * _SCALAR_BITS + 8 * RECORD_BYTES,
         )
 
     def load_unit(self) -> Part:
@@ -296,7 +331,7 @@ class Estimate:
             1,
             f"FIFOs of {_WAITING_INSTRUCTIONS} instructions; completion counts of {agents} queues; 4 comparisons for each unit",
             lut=(agents * 24 * 2 + 4 * 4 * 24) * self._fabric.adder
-            + luts_for(_widest(Unit.LOAD), _WAITING_INSTRUCTIONS, self._kind),
+            + luts_for(_widest(Unit.LOAD, self.machine), _WAITING_INSTRUCTIONS, self._kind),
             ff=agents * 24 + 8 * INSTRUCTION_BYTES,
             queue_bits=8 * INSTRUCTION_BYTES,
         )

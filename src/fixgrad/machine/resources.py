@@ -149,6 +149,7 @@ def resources_of(machine: Machine) -> Resources:
             estimate.post_processors(),
             estimate.update_lanes(),
             estimate.loss_unit(),
+            *((estimate.elementwise_lanes(), estimate.normaliser()) if machine.elementwise_lanes else ()),
             estimate.load_unit(),
             estimate.small_memories(),
             estimate.fetch(),

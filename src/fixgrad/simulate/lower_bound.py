@@ -24,8 +24,9 @@ from math import prod, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.compiler.graph import tail_of
 from fixgrad.machine import Machine
-from fixgrad.network import INPUT, Conv2d, MacLayer, MaxPool2d, Network, Recipe
+from fixgrad.network import INPUT, Conv2d, Layer, MacLayer, MaxPool2d, Network, Recipe
 from fixgrad.simulate.bounds import Phase, kernel_macs
 from fixgrad.simulate.least_traffic import COORDINATE_BYTES, Maps, maps_of
 
@@ -104,12 +105,16 @@ def layer_bound(
 
 
 def _window_area(network: Network, layer: MacLayer) -> int:
-    """Pixels of a pooling window between the layer before and this one; what fills no window keeps an error of 0."""
-    area, tensor = 1, layer.inputs[0]
-    while tensor != INPUT and not isinstance(before := network.layer(tensor), MacLayer):
-        area *= prod(before.window) if isinstance(before, MaxPool2d) else 1
+    """Pixels of a pooling window that POST does between the layer before and this one; what fills no window keeps an error of 0."""
+    behind, tensor = list[Layer](), layer.inputs[0]
+    while tensor != INPUT:
+        before = network.layer(tensor)
+        if isinstance(before, MacLayer):
+            tail = tail_of(network, before)
+            return prod(prod(item.window) for item in tail if isinstance(item, MaxPool2d) and item in behind)
+        behind.append(before)
         tensor = before.inputs[0]
-    return area
+    return 1
 
 
 def _live_share(layer: MacLayer, alive: BoolArray, maps: Maps) -> tuple[int, int]:

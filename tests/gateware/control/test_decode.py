@@ -1,5 +1,6 @@
 """The decoder against the encoder and the checks, instruction by instruction."""
 
+from dataclasses import dataclass
 from random import Random
 
 import numpy as np
@@ -7,28 +8,46 @@ import pytest
 
 from fixgrad.gateware.control.checks import checks
 from fixgrad.gateware.control.decode import Decode
-from fixgrad.gateware.control.layouts import WAIT_UNITS, body_bits, body_layout, instruction_layout, step_entry_layout
+from fixgrad.gateware.control.layouts import (
+    WAIT_UNITS,
+    body_bits,
+    body_layout,
+    elementwise_entry_layout,
+    instruction_layout,
+    step_entry_layout,
+)
 from fixgrad.gateware.simulation import Bench, netlist
-from fixgrad.machine import PRESETS, preset
+from fixgrad.machine import PRESETS, Machine, preset
 from fixgrad.machine.encoding import Instruction, layout, used_bits
 from fixgrad.machine.generate import random_instruction, random_program
-from fixgrad.machine.instructions import HEADER, KINDS, STEP_PARAMETERS
+from fixgrad.machine.instructions import ALL_KINDS, ALL_STEP_PARAMETERS, HEADER, STEP_PARAMETERS, kinds_of
 from fixgrad.machine.registers import ErrorCode
 
 TINY = preset("tiny")
+#: Without an elementwise unit, and with one.
+MACHINES = (TINY, preset("tiny-graph"))
 
 
 def as_int(value: object) -> int:
     return int.from_bytes(value.tobytes(), "little") if isinstance(value, np.ndarray) else int(value)  # type: ignore[call-overload]
 
 
-@pytest.fixture(scope="module")
-def decoder() -> Bench:
-    return Bench(netlist(Decode(TINY)), quick=True)
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder, and the machine that it is of."""
+
+    machine: Machine
+    bench: Bench
 
 
-def decode(bench: Bench, instructions: list[bytes]) -> list[dict[str, int]]:
+@pytest.fixture(scope="module", params=MACHINES, ids=lambda machine: machine.name)
+def decoder(request: pytest.FixtureRequest) -> Decoder:
+    return Decoder(request.param, Bench(netlist(Decode(request.param)), quick=True))
+
+
+def decode(decoder: Decoder, instructions: list[bytes]) -> list[dict[str, int]]:
     """What the decoder makes of instructions; their places count from 0."""
+    bench = decoder.bench
     source, sink = bench.source("i"), bench.sink("o")
     bench.reset()
     records = np.zeros(len(instructions), source.dtype)
@@ -40,19 +59,19 @@ def decode(bench: Bench, instructions: list[bytes]) -> list[dict[str, int]]:
     return [{name: as_int(record[name]) for name in found.dtype.names} for record in found]
 
 
-def legal(instruction: Instruction) -> bool:
-    return all(check.holds(instruction.to_dict()) for check in checks(TINY)[instruction.name])
+def legal(machine: Machine, instruction: Instruction) -> bool:
+    return all(check.holds(instruction.to_dict()) for check in checks(machine)[instruction.name])
 
 
-def test_every_field_of_every_kind_arrives(decoder: Bench) -> None:
+def test_every_field_of_every_kind_arrives(decoder: Decoder) -> None:
     random = Random(1)
-    instructions = [random_instruction(random, kind.name) for kind in KINDS for _ in range(200)]
+    instructions = [random_instruction(random, kind.name) for kind in kinds_of(decoder.machine) for _ in range(200)]
     found = decode(decoder, [instruction.encode() for instruction in instructions])
     illegal = 0
     for index, (instruction, record) in enumerate(zip(instructions, found, strict=True)):
         assert record["index"] == index
-        assert ErrorCode(record["error"]) is (ErrorCode.NONE if legal(instruction) else ErrorCode.OUT_OF_RANGE)
-        illegal += not legal(instruction)
+        assert ErrorCode(record["error"]) is (ErrorCode.NONE if legal(decoder.machine, instruction) else ErrorCode.OUT_OF_RANGE)
+        illegal += not legal(decoder.machine, instruction)
         assert record["opcode"] == instruction.kind.opcode
         assert record["halt"] == (instruction.name == "HALT")
         assert record["units"] == sum(1 << place for place, unit in enumerate(WAIT_UNITS) if unit is instruction.unit)
@@ -67,20 +86,20 @@ def test_every_field_of_every_kind_arrives(decoder: Bench) -> None:
     assert 100 < illegal < len(instructions) - 100
 
 
-def test_every_check_at_its_limit_and_behind_it(decoder: Bench) -> None:
+def test_every_check_at_its_limit_and_behind_it(decoder: Decoder) -> None:
     """Each field alone: its greatest allowed value, and the next one."""
     cases = []
-    for name, of_kind in checks(TINY).items():
+    for name, of_kind in checks(decoder.machine).items():
         for check in of_kind:
             others = {check.unless[0]: check.unless[1] ^ 1} if check.unless else {}
             if not check.terms:
                 least = [Instruction(name, **{**others, check.plus[0]: -check.limit - below}) for below in (0, 1)]
-                cases += [(instruction, legal(instruction)) for instruction in least]
+                cases += [(instruction, legal(decoder.machine, instruction)) for instruction in least]
                 assert [check.holds(instruction.to_dict()) for instruction in least] == [True, False]
             elif not check.plus:
                 values = [{**others, check.terms[-1]: value} for value in (check.limit, check.limit + 1)]
                 fitting = [v for v in values if all(layout(name)[f].high >= value for f, value in v.items())]
-                cases += [(Instruction(name, **v), legal(Instruction(name, **v))) for v in fitting]
+                cases += [(Instruction(name, **v), legal(decoder.machine, Instruction(name, **v))) for v in fitting]
             else:
                 low, high = check.terms[0], check.plus[0]
                 cases += [(Instruction(name, **{low: 5, high: value}), value >= 5) for value in (4, 5, 6)]
@@ -91,11 +110,11 @@ def test_every_check_at_its_limit_and_behind_it(decoder: Bench) -> None:
     assert decode(decoder, [Instruction("UPDATE", pe=7).encode()])[0]["error"] == 0
 
 
-def test_every_opcode_of_no_kind_and_every_bit_of_padding(decoder: Bench) -> None:
-    unknown = [opcode for opcode in range(256) if opcode not in {kind.opcode for kind in KINDS}]
+def test_every_opcode_of_no_kind_and_every_bit_of_padding(decoder: Decoder) -> None:
+    unknown = [opcode for opcode in range(256) if opcode not in {kind.opcode for kind in kinds_of(decoder.machine)}]
     found = decode(decoder, [bytes([opcode]) + bytes(range(127)) for opcode in unknown])
     assert {record["error"] for record in found} == {ErrorCode.ILLEGAL_OPCODE}
-    for name in (kind.name for kind in KINDS):
+    for name in (kind.name for kind in kinds_of(decoder.machine)):
         word = int.from_bytes(Instruction(name).encode(), "little")
         dirty = [(word | 1 << bit).to_bytes(128, "little") for bit in range(used_bits(name), 1024)]
         assert {record["error"] for record in decode(decoder, dirty)} == {ErrorCode.NONZERO_PADDING}
@@ -111,15 +130,18 @@ def test_programs_of_the_generator_pass(seed: int) -> None:
 
 
 def test_layouts_follow_the_tables() -> None:
-    for kind in KINDS:
+    for kind in ALL_KINDS:
         fields = instruction_layout(kind.name)
         assert fields.size == used_bits(kind.name)
         assert {name: field.offset for name, field in fields} == {n: place.bit for n, place in layout(kind.name).items()}
         assert [name for name, _ in body_layout(kind.name)] == [field.name for field in kind.fields]
     assert [name for name, _ in instruction_layout("HALT")] == [field.name for field in HEADER]
     for unit in WAIT_UNITS:
-        assert body_bits(unit) == max(body_layout(kind.name).size for kind in KINDS if kind.unit is unit)
-    entry = step_entry_layout()
-    assert {name: (field.offset, field.width) for name, field in entry} == {
-        p.name: (8 * p.offset, 8 * p.bytes) for p in STEP_PARAMETERS
-    }
+        for machine in MACHINES:
+            longest = max(body_layout(kind.name).size for kind in kinds_of(machine) if kind.unit is unit)
+            assert body_bits(unit, machine) == longest
+            assert body_bits(unit) == longest or machine.elementwise_lanes
+    for entry, parameters in ((step_entry_layout(), STEP_PARAMETERS), (elementwise_entry_layout(), ALL_STEP_PARAMETERS)):
+        assert {name: (field.offset, field.width) for name, field in entry} == {
+            p.name: (8 * p.offset, 8 * p.bytes) for p in parameters
+        }

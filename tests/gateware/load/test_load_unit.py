@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixgrad.gateware.control.step_table import USED_BYTES
+from fixgrad.gateware.control.step_table import used_bytes
 from fixgrad.gateware.load.sizes import LoadSizes
 from fixgrad.gateware.simulation import DramTiming, Hostility
 from fixgrad.machine import Machine
@@ -59,7 +59,7 @@ def check_memories(machine: Machine, records: dict[str, Any], wanted: Any) -> No
         params[int(record["index"])] = record["entry"][:STEP_ENTRY_BYTES]
     assert (inputs == wanted.chip.inputs).all()
     assert (lanes == wanted.chip.lanes).all()
-    used = slice(USED_BYTES)
+    used = slice(used_bytes(machine))
     assert (params[:, used] == wanted.chip.params[:, used]).all()
 
 

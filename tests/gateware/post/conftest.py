@@ -35,8 +35,7 @@ class PostChip(wiring.Component):
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.unit = PostUnit(machine)
-        engines = machine.post_processors + 1
-        self.interconnect = Interconnect(MemoryPorts.of(machine), engines, engines)
+        self.interconnect = Interconnect(MemoryPorts.of(machine), len(self.unit.read_ports), len(self.unit.write_ports))
         address = (machine.groups * machine.pes_per_group * machine.lane_words - 1).bit_length()
         ports = MemoryPorts.of(machine)
         super().__init__(
@@ -66,10 +65,10 @@ class PostChip(wiring.Component):
         for mine, inner in zip(self.m_axi, self.interconnect.m_axi, strict=True):
             wiring.connect(m, wiring.flipped(mine), inner)
         wiring.connect(m, wiring.flipped(self.instructions), unit.instructions)
-        for engine in range(machine.post_processors + 1):
-            for channel in range(machine.memory.channels):
-                wiring.connect(m, unit.read_ports[engine][channel], self.interconnect.readers[engine][channel])
-                wiring.connect(m, unit.write_ports[engine][channel], self.interconnect.writers[engine][channel])
+        for engines, ports in ((unit.read_ports, self.interconnect.readers), (unit.write_ports, self.interconnect.writers)):
+            for engine, port in zip(engines, ports, strict=True):
+                for mine, inner in zip(engine, port, strict=True):
+                    wiring.connect(m, mine, inner)
         wiring.connect(m, unit.table, table.readers[0])
         m.d.comb += [
             self.done.valid.eq(unit.done),

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from fixgrad.compiler import Program, compile_step
+from fixgrad.compiler.graph import build_graph
 from fixgrad.compiler.packing import decode_columns
 from fixgrad.machine import Machine, preset
 from fixgrad.machine.encoding import Instruction
 from fixgrad.machine.instructions import BY_NAME
-from fixgrad.network import Conv2d, Linear, MaxPool2d, Network
+from fixgrad.network import Conv2d, Linear, MaxPool2d, Network, PadChannels, SlidingMaxPool2d
+from fixgrad.network.builder import NetworkBuilder
 from fixgrad.network.graph import INPUT
 from fixgrad.network.layers import Flatten
 from fixgrad.numbers.convolution import ConvGeometry
@@ -43,7 +45,8 @@ class HandMade:
         self.compute_cycles = self.kernel_counts.astype(np.int64)
         self.opcodes = self.encoded[:, 0].copy()
         self.positions = {name: np.flatnonzero(self.opcodes == kind.opcode) for name, kind in BY_NAME.items()}
-        self.layout = SimpleNamespace(table=SimpleNamespace(address=lambda name: PROGRAM_ADDRESS))
+        table = SimpleNamespace(address=lambda name: PROGRAM_ADDRESS)
+        self.layout = SimpleNamespace(table=table, graph=build_graph(self.network))
 
     def columns(self, name: str) -> dict[str, Any]:
         return decode_columns(name, self.encoded[self.positions[name]])
@@ -83,6 +86,20 @@ def small_network(name: str = "small") -> Network:
     return Network(name, (3, 8, 8), 6, layers)
 
 
+def residual_network() -> Network:
+    """Every instruction of the elementwise unit: normalisation, a sum, overlapping and picked maxima, zero channels, averages."""
+    b = NetworkBuilder("residual", (3, 9, 9), 6)
+    tensor = b.conv_norm("conv1", "norm1", INPUT, 5, 3, relu=True)
+    tensor = b.append(
+        SlidingMaxPool2d(name="pool", inputs=(tensor,), window=(3, 3), geometry=ConvGeometry((2, 2), (1, 1)))
+    )
+    inner = b.conv_norm("conv2", "norm2", tensor, 7, 3, stride=2, relu=True)
+    inner = b.conv_norm("conv3", "norm3", inner, 7, 3)
+    pick = b.append(SlidingMaxPool2d(name="pick", inputs=(tensor,), window=(1, 1), geometry=ConvGeometry((2, 2))))
+    pad = b.append(PadChannels(name="pad", inputs=(pick,), before=1, behind=1))
+    return b.classifier("head", b.add("add", inner, pad, relu=True), 4)
+
+
 Compiled = Callable[..., Program]
 
 
@@ -93,7 +110,8 @@ def compiled() -> Compiled:
     def build(
         network: Network | None = None, machine: str | Machine = "tiny", batch: int = 4, density: float = 0.6, **options: Any
     ) -> Program:
-        network = network or small_network()
+        has_unit = (preset(machine) if isinstance(machine, str) else machine).elementwise_lanes and machine != "u280"
+        network = network or (residual_network() if has_unit else small_network())
         masks = random_masks(network, {layer.name: density for layer in network.mac_layers})
         chosen = preset(machine) if isinstance(machine, str) else machine
         return compile_step(network, {f"{name}.weight": mask for name, mask in masks.items()}, chosen, batch, **options)

@@ -27,6 +27,9 @@ CASES: list[dict[str, Any]] = [
     {"machine": "kcu1500", "batch": 40},
     {"machine": "u280", "batch": 40, "density": 0.3},
     {"machine": "ecp5-85f", "batch": 8},
+    {"machine": "tiny-graph", "batch": 10},
+    {"machine": "tiny-graph", "batch": 3, "mode": "forward"},
+    {"machine": "kcu1500-graph", "batch": 40},
 ]
 
 
@@ -75,6 +78,7 @@ def test_a_step_is_equal_in_every_record(compiled: Compiled, case: dict[str, Any
 )
 def test_other_depths(compiled: Compiled, limits: dict[str, int]) -> None:
     assert_equal(*both(compiled(), **limits))
+    assert_equal(*both(compiled(machine="tiny-graph"), **limits))
 
 
 @pytest.mark.parametrize("shown", [False, True])

@@ -26,6 +26,9 @@ CASES: list[dict[str, Any]] = [
     {"machine": "kcu1500", "batch": 32},
     {"machine": "u280", "batch": 40, "density": 0.3},
     {"machine": "ecp5-85f", "batch": 8},
+    {"machine": "tiny-graph", "batch": 10},
+    {"machine": "tiny-graph", "batch": 3, "mode": "forward"},
+    {"machine": "kcu1500-graph", "batch": 40, "density": 1.0},
     {"machine": preset("tiny").with_changes(groups=1, post_processors=1, lanes=3)},
 ]
 

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from fixgrad.machine import Machine
+from fixgrad.machine import Machine, preset
 from fixgrad.machine.encoding import Instruction
 from fixgrad.simulate.dram import Fidelity
 from fixgrad.simulate.timing import Assumptions, Cause, Simulation
@@ -160,6 +161,69 @@ def test_pooling_writes_a_quarter_and_unpooling_four_times_the_words(tiny: Machi
     assert busy[1] == 4 * words
     elements = 4 * 4  # the first random element of each channel
     assert moved[1] == (4 * words * lanes, 2 * words * lanes + elements)  # errors; mask and places
+
+
+def elementwise(rows: int, columns: int, **fields: int) -> tuple[Instruction, str]:
+    """One channel of 8-bit codes from another."""
+    window = dict.fromkeys(("kernel_rows", "kernel_columns", "stride_rows", "stride_columns"), 1)
+    size = {"rows": rows, "columns": columns, "first_rows": rows, "first_columns": columns, "row_words": columns}
+    shape = {"channels": 1, "channel_words": rows * columns, "first_channel_words": rows * columns, "first_row_words": columns}
+    given = {"operands": 1, "first": MAP, "target": 1 << 17, "out_bits": 8, **window, **size, **shape, **fields}
+    return Instruction("ELEMENTWISE", **given), "ff"
+
+
+def test_the_elementwise_unit_takes_its_lanes_a_cycle_and_moves_each_map_once() -> None:
+    graph = preset("tiny-graph")
+    simulation = run(graph, [elementwise(8, 16), halt(wait_post=1)])
+    (record,) = simulation.posts
+    assert record.busy == 8 * 16 * graph.lanes // graph.elementwise_lanes
+    totals = simulation.memory.channels[0].totals
+    assert (totals.bytes_read - 2 * 128, totals.bytes_written) == (8 * 16 * graph.lanes, 8 * 16 * graph.lanes)
+    two = run(graph, [elementwise(8, 16, operands=2, second=2 * MAP, second_wide=1), halt(wait_post=1)])
+    assert two.posts[0].busy == record.busy
+    assert two.memory.channels[0].totals.bytes_read - 2 * 128 == 3 * 8 * 16 * graph.lanes
+
+
+def test_a_window_reads_the_taps_that_are_inside() -> None:
+    graph = preset("tiny-graph")
+    window = {"kernel_rows": 3, "kernel_columns": 3, "stride_rows": 2, "stride_columns": 2, "pad_rows": 1, "pad_columns": 1}
+    size = {"first_rows": 16, "first_columns": 16, "first_channel_words": 256, "first_row_words": 16}
+    simulation = run(graph, [elementwise(8, 8, **window, **size), halt(wait_post=1)])
+    taps = (2 + 7 * 3) ** 2  # along an axis the first window loses one tap to the padding
+    assert simulation.posts[0].busy == taps * graph.lanes // graph.elementwise_lanes
+    back = {**window, "transposed": 1, "first_rows": 8, "first_columns": 8, "first_channel_words": 64, "first_row_words": 8}
+    simulation = run(graph, [elementwise(16, 16, **back), halt(wait_post=1)])
+    assert simulation.posts[0].busy == taps * graph.lanes // graph.elementwise_lanes
+
+
+def test_elementwise_instructions_and_others_of_post_do_not_overlap() -> None:
+    graph = preset("tiny-graph")
+    program = [compute(), compute(), post(32, wait_compute=1), elementwise(8, 64), elementwise(8, 64), post(32, wait_compute=2)]
+    kernels = [[[1, 1], [1, 1]], [[1, 1], [1, 1]]]
+    records = run(graph, [*program, halt(wait_compute=2, wait_post=4)], kernels).posts
+    assert len(records) == 4
+    assert all(before.end <= after.begin for before, after in pairwise(records))
+    apart = run(graph, [elementwise(8, 64), halt(wait_post=1)]).posts[0]
+    assert records[2].end - records[1].end == apart.end - apart.ready
+
+
+def test_scalars_of_a_normalisation_take_their_cycles_for_every_channel() -> None:
+    graph = preset("tiny-graph")
+    scalars = Instruction("NORMALISE", mode=1, record=MAP, gamma=2 * MAP, gamma_gradient=3 * MAP, beta_gradient=4 * MAP, channels=70)
+    simulation = run(graph, [(scalars, "ng"), halt(wait_post=1)])
+    assert simulation.posts[0].busy == 70 * graph.latencies.normalise
+    totals = simulation.memory.channels[0].totals
+    records, vector = 70 * 128, 70 * 4
+    assert (totals.bytes_read - 2 * 128, totals.bytes_written) == (records + vector, records + 2 * vector)
+
+
+def test_sums_read_every_micro_batch_of_a_channel_once() -> None:
+    graph = preset("tiny-graph")
+    fields = {"target": 1 << 17, "micro_batches": 3, "batch_words": 128, "channels": 2, "channel_words": 64, "pixels": 64}
+    same = {"first": MAP, "second": MAP, "first_wide": 1, "second_wide": 1}
+    simulation = run(graph, [(Instruction("CHANNEL_SUMS", products=1, **same, **fields), "ff"), halt(wait_post=1)])
+    assert simulation.posts[0].busy == 3 * 2 * 64 * graph.lanes // graph.elementwise_lanes
+    assert simulation.memory.channels[0].totals.bytes_read - 2 * 128 == 3 * 2 * 64 * graph.lanes * 2
 
 
 def update(group: int, count: int, **fields: int) -> tuple[Instruction, str]:

@@ -8,8 +8,9 @@ from amaranth.lib import data
 
 from fixgrad.gateware.pe.shape import MAX_RUNS
 from fixgrad.machine import Machine
+from fixgrad.machine.elementwise_instructions import ERRORS_OF_MAXIMA, NORMALISE_EVALUATION
 from fixgrad.machine.encoding import layout
-from fixgrad.machine.instructions import BY_NAME, KINDS
+from fixgrad.machine.instructions import BY_NAME, kinds_of
 
 #: Range registers: as many as the field `statistics` can name.
 RANGE_REGISTERS = 1 << layout("POST")["statistics"].field.bits
@@ -17,6 +18,8 @@ RANGE_REGISTERS = 1 << layout("POST")["statistics"].field.bits
 ALL_PES = 7
 #: The last of COMPUTE's modes. Bytes of stored weights and momenta.
 _WG, _CODE_BYTES = 2, (2, 4)
+#: Bits of the widest codes, and elements of a channel of NORMALISE.
+CODE_BITS, LARGEST_COUNT = 16, 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,26 @@ def _between(name: str, least: int, most: int | None) -> tuple[Check, ...]:
     return (low,) if most is None else (low, Check((name,), most, unless=("count", 0)))
 
 
+def _at_least(name: str, least: int, unless: tuple[str, int] | None = None) -> Check:
+    return Check((), -least, plus=(name,), unless=unless)
+
+
+def _elementwise() -> dict[str, tuple[Check, ...]]:
+    """Windows that have taps and move on, codes that fit a post-processor, sums and means of something."""
+    window = (f"{what}_{axis}" for what in ("kernel", "stride") for axis in ("rows", "columns"))
+    return {
+        "ELEMENTWISE": (
+            Check(("operands",), 2),
+            Check(("combine",), ERRORS_OF_MAXIMA),
+            *(_at_least(name, 1, unless=("operands", 0)) for name in window),
+            _at_least("out_bits", 2),
+            Check(("out_bits",), CODE_BITS),
+        ),
+        "CHANNEL_SUMS": tuple(_at_least(name, 1) for name in ("micro_batches", "pixels")),
+        "NORMALISE": (Check(("mode",), NORMALISE_EVALUATION), _at_least("count", 1), Check(("count",), LARGEST_COUNT)),
+    }
+
+
 def _runs(axis: str) -> Check:
     """The plan of a walk has room for its runs of pixels; see `fixgrad.gateware.pe.axis_planner` for how many there are."""
     kernel = f"kernel_{axis}"
@@ -90,9 +113,10 @@ def checks(machine: Machine) -> dict[str, tuple[Check, ...]]:
             *_between("stored_bytes", *_CODE_BYTES),
             *_between("momentum_bytes", *_CODE_BYTES),
         ),
+        **_elementwise(),
     }
     found: dict[str, tuple[Check, ...]] = {}
-    for kind in KINDS:
+    for kind in kinds_of(machine):
         names = {field.name for field in BY_NAME[kind.name].fields}
         mine = [check for name, of in every_kind.items() if name in names for check in of]
         for pe in range(machine.pes_per_group):

@@ -18,13 +18,13 @@ from fixgrad.gateware.control.layouts import (
 )
 from fixgrad.machine import Machine
 from fixgrad.machine.encoding import used_bits
-from fixgrad.machine.instructions import KINDS
+from fixgrad.machine.instructions import kinds_of
 from fixgrad.machine.registers import ErrorCode
 
 ERROR_BITS = max(ErrorCode).bit_length()
 
 
-def decoded_layout() -> data.StructLayout:
+def decoded_layout(machine: Machine) -> data.StructLayout:
     """A decoded instruction: `error` is an `ErrorCode`; `halt` and one of the units' bits tell whose it is."""
     return data.StructLayout(
         {
@@ -35,7 +35,7 @@ def decoded_layout() -> data.StructLayout:
             "group": instruction_layout("UPDATE")["group"].width,
             "waits": waits_layout(),
             "opcode": OPCODE_BITS,
-            "body": max(body_bits(unit) for unit in WAIT_UNITS),
+            "body": max(body_bits(unit, machine) for unit in WAIT_UNITS),
         }
     )
 
@@ -50,14 +50,14 @@ class Decode(wiring.Component):
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        super().__init__({"i": In(stream.Signature(FETCHED)), "o": Out(stream.Signature(decoded_layout()))})
+        super().__init__({"i": In(stream.Signature(FETCHED)), "o": Out(stream.Signature(decoded_layout(machine)))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         word = self.i.payload.word
         header = data.View(instruction_layout("HALT"), word[: instruction_layout("HALT").size])
-        kinds = {kind.name: Signal(name=f"is_{kind.name}") for kind in KINDS}
-        m.d.comb += [kinds[kind.name].eq(header.opcode == kind.opcode) for kind in KINDS]
+        kinds = {kind.name: Signal(name=f"is_{kind.name}") for kind in kinds_of(self.machine)}
+        m.d.comb += [kinds[kind.name].eq(header.opcode == kind.opcode) for kind in kinds_of(self.machine)]
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
         with m.If(self.i.ready):
             m.d.sync += self.o.valid.eq(self.i.valid)
@@ -73,7 +73,7 @@ class Decode(wiring.Component):
             ]
             m.d.sync += [out.waits[str(unit)].eq(header[f"wait_{unit}"]) for unit in WAIT_UNITS]
             for unit in WAIT_UNITS:
-                of_unit = [kinds[kind.name] for kind in KINDS if kind.unit is unit]
+                of_unit = [kinds[kind.name] for kind in kinds_of(self.machine) if kind.unit is unit]
                 m.d.sync += out.units[str(unit)].eq(Cat(*of_unit).any())
         return m
 
@@ -81,7 +81,7 @@ class Decode(wiring.Component):
         known, clean, in_range = Signal(), Signal(), Signal()
         m.d.comb += known.eq(Cat(*kinds.values()).any())
         # Bits behind the last field of each kind: cut at every kind's end, so that the OR of each piece is made once.
-        ends = sorted({used_bits(kind.name) for kind in KINDS})
+        ends = sorted({used_bits(kind.name) for kind in kinds_of(self.machine)})
         pieces = {low: word[low:high].any() for low, high in zip(ends, [*ends[1:], INSTRUCTION_BITS], strict=True)}
         dirty = {name: Cat(*(piece for low, piece in pieces.items() if low >= used_bits(name))).any() for name in kinds}
         m.d.comb += clean.eq(~Cat(*(kinds[name] & dirty[name] for name in kinds)).any())

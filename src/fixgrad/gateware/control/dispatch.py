@@ -27,14 +27,14 @@ class UnitQueue(wiring.Component):
         waiting: there is one whose waits are not met.
     """
 
-    def __init__(self, unit: Unit, depth: int = QUEUE_DEPTH) -> None:
+    def __init__(self, unit: Unit, machine: Machine | None = None, depth: int = QUEUE_DEPTH) -> None:
         self.unit, self.depth = unit, depth
-        self.entry = data.StructLayout({"waits": waits_layout(), "issued": issued_layout(unit)})
+        self.entry = data.StructLayout({"waits": waits_layout(), "issued": issued_layout(unit, machine)})
         super().__init__(
             {
                 "i": In(stream.Signature(self.entry)),
                 "counts": In(waits_layout()),
-                "o": Out(stream.Signature(issued_layout(unit))),
+                "o": Out(stream.Signature(issued_layout(unit, machine))),
                 "head_valid": Out(1),
                 "waiting": Out(1),
             }
@@ -85,7 +85,7 @@ class Dispatch(wiring.Component):
         groups = machine.groups
         each = {Unit.LOAD: 1, Unit.COMPUTE: groups, Unit.POST: 1, Unit.UPDATE: groups}
         members = {
-            "i": In(stream.Signature(decoded_layout())),
+            "i": In(stream.Signature(decoded_layout(machine))),
             "compute_head_valid": Out(groups),
             "completed": Out(waits_layout()),
             "halted": Out(1),
@@ -93,7 +93,7 @@ class Dispatch(wiring.Component):
             "error_index": Out(INDEX_BITS),
         }
         for unit, count in each.items():
-            issued = Out(stream.Signature(issued_layout(unit)))
+            issued = Out(stream.Signature(issued_layout(unit, machine)))
             members[str(unit)] = issued.array(count) if unit in (Unit.COMPUTE, Unit.UPDATE) else issued
             members |= {f"{unit}_done": In(count), f"{unit}_waiting": Out(count), f"{unit}_empty": Out(count)}
         super().__init__(members)
@@ -133,7 +133,7 @@ class Dispatch(wiring.Component):
         outs = list(out) if unit in (Unit.COMPUTE, Unit.UPDATE) else [out]
         ready, chosen, waiting, empty, heads = [], [], [], [], []
         for index, each in enumerate(outs):
-            m.submodules[f"{unit}_{index}"] = queue = UnitQueue(unit)
+            m.submodules[f"{unit}_{index}"] = queue = UnitQueue(unit, self.machine)
             takes = (instruction.group == index) if unit is Unit.UPDATE else Value.cast(1)
             m.d.comb += [
                 queue.i.valid.eq(joins & is_mine & takes),

@@ -63,7 +63,7 @@ class FrontEnd(wiring.Component):
             "written_beats": In(range(ports.channels + 1)),
         }
         for unit in WAIT_UNITS:
-            issued, activity = Out(stream.Signature(issued_layout(unit))), In(activity_layout(unit, machine))
+            issued, activity = Out(stream.Signature(issued_layout(unit, machine))), In(activity_layout(unit, machine))
             members[str(unit)] = issued.array(groups) if unit in _GROUP_UNITS else issued
             members[f"{unit}_activity"] = activity.array(groups) if unit is Unit.COMPUTE else activity
             members[f"{unit}_done"] = In(groups if unit in _GROUP_UNITS else 1)

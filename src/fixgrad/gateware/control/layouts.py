@@ -1,10 +1,13 @@
 """Layouts of instructions and step-table entries in hardware, from the tables of `fixgrad.machine.instructions`."""
 
+from collections.abc import Iterable
 from functools import cache
 
 from amaranth.hdl import Shape, Value, signed, unsigned
 from amaranth.lib import data
 
+from fixgrad.machine import Machine
+from fixgrad.machine.elementwise_instructions import ELEMENTWISE_STEP_PARAMETERS
 from fixgrad.machine.encoding import layout
 from fixgrad.machine.instructions import (
     BY_NAME,
@@ -15,7 +18,9 @@ from fixgrad.machine.instructions import (
     STEP_PARAMETERS,
     WAIT_BITS,
     Field,
+    Parameter,
     Unit,
+    kinds_of,
 )
 
 INSTRUCTION_BITS = 8 * INSTRUCTION_BYTES
@@ -44,9 +49,11 @@ def body_layout(name: str) -> data.StructLayout:
 
 
 @cache
-def body_bits(unit: Unit) -> int:
-    """Bits of the longest body of a unit's instructions."""
-    return max(body_layout(kind.name).size for kind in KINDS if kind.unit is unit)
+def body_bits(unit: Unit, machine: Machine | None = None) -> int:
+    """Bits of the longest body of a unit's instructions. Those of POST depend on the machine; without one, it has no elementwise
+    unit."""
+    kinds = KINDS if machine is None else kinds_of(machine)
+    return max(body_layout(kind.name).size for kind in kinds if kind.unit is unit)
 
 
 @cache
@@ -56,9 +63,10 @@ def waits_layout() -> data.StructLayout:
 
 
 @cache
-def issued_layout(unit: Unit) -> data.StructLayout:
-    """What a unit is given: the instruction's place in the program, its opcode, and its body (see `body`)."""
-    return data.StructLayout({"index": INDEX_BITS, "opcode": OPCODE_BITS, "body": body_bits(unit)})
+def issued_layout(unit: Unit, machine: Machine | None = None) -> data.StructLayout:
+    """What a unit is given: the instruction's place in the program, its opcode, and its body (see `body`, and `body_bits` for when
+    it takes a machine)."""
+    return data.StructLayout({"index": INDEX_BITS, "opcode": OPCODE_BITS, "body": body_bits(unit, machine)})
 
 
 def body(issued: Value, name: str) -> data.View:
@@ -69,8 +77,16 @@ def body(issued: Value, name: str) -> data.View:
 
 @cache
 def step_entry_layout() -> data.FlexibleLayout:
-    """An entry of the step table."""
-    fields = {
-        p.name: data.Field(signed(8 * p.bytes) if p.signed else unsigned(8 * p.bytes), 8 * p.offset) for p in STEP_PARAMETERS
-    }
+    """An entry of the step table, without what the elementwise unit alone reads."""
+    return _entry_layout(STEP_PARAMETERS)
+
+
+@cache
+def elementwise_entry_layout() -> data.FlexibleLayout:
+    """An entry of the step table as the elementwise unit reads it."""
+    return _entry_layout((*STEP_PARAMETERS, *ELEMENTWISE_STEP_PARAMETERS))
+
+
+def _entry_layout(parameters: Iterable[Parameter]) -> data.FlexibleLayout:
+    fields = {p.name: data.Field(signed(8 * p.bytes) if p.signed else unsigned(8 * p.bytes), 8 * p.offset) for p in parameters}
     return data.FlexibleLayout(8 * STEP_ENTRY_BYTES, fields)

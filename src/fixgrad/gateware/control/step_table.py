@@ -8,12 +8,15 @@ from amaranth.lib.wiring import In, Out
 from fixgrad.gateware.axi.streams import RoundRobin
 from fixgrad.gateware.control.layouts import body_layout, step_entry_layout
 from fixgrad.machine import Machine
-from fixgrad.machine.instructions import STEP_PARAMETERS
+from fixgrad.machine.instructions import step_parameters_of
 
 #: Width of the instructions' field `param`; decoding has checked that the machine has the entry.
 ENTRY_INDEX_BITS = body_layout("POST")["param"].width
-#: Bytes of an entry that a field takes; those behind are not kept, and read as 0.
-USED_BYTES = max(parameter.offset + parameter.bytes for parameter in STEP_PARAMETERS)
+
+
+def used_bytes(machine: Machine) -> int:
+    """Bytes of an entry up to the last one that a field takes; those behind are not kept, and read as 0."""
+    return max(parameter.offset + parameter.bytes for parameter in step_parameters_of(machine))
 
 
 class TableRead(wiring.Signature):
@@ -58,7 +61,7 @@ class StepTable(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        stored_bits = 8 * USED_BYTES
+        stored_bits = 8 * used_bytes(self.machine)
         m.submodules.memory = memory = Memory(
             shape=stored_bits, depth=self.machine.param_words, init=[], attrs={"ram_style": "block"}
         )

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from fixgrad.gateware.control.step_table import USED_BYTES, table_write_layout
+from fixgrad.gateware.control.step_table import table_write_layout
 from fixgrad.gateware.load.sizes import params_job
 from fixgrad.machine.instructions import STEP_ENTRY_BYTES
 
@@ -13,7 +13,7 @@ class ParamsWriter(wiring.Component):
     """Collects the chunks of an entry that have its fields, and drops the others.
 
     Args:
-        chunk_bytes: a divisor of an entry's bytes.
+        chunk_bytes: a divisor of an entry's bytes. used_bytes: bytes of an entry up to the end of the last field.
 
     Members:
         jobs: which entries come (`sizes.params_job`). chunks: their bytes.
@@ -21,8 +21,8 @@ class ParamsWriter(wiring.Component):
         done: a pulse for each job when its last entry has been written. idle: no job. moves: a chunk is taken.
     """
 
-    def __init__(self, chunk_bytes: int) -> None:
-        self.chunk_bytes = chunk_bytes
+    def __init__(self, chunk_bytes: int, used_bytes: int) -> None:
+        self.chunk_bytes, self.used_bytes = chunk_bytes, used_bytes
         super().__init__(
             {
                 "jobs": In(stream.Signature(params_job())),
@@ -36,7 +36,7 @@ class ParamsWriter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        chunks, used = STEP_ENTRY_BYTES // self.chunk_bytes, -(-USED_BYTES // self.chunk_bytes)
+        chunks, used = STEP_ENTRY_BYTES // self.chunk_bytes, -(-self.used_bytes // self.chunk_bytes)
         index, left, active = Signal.like(self.write.index), Signal.like(self.jobs.payload.count), Signal()
         place = Signal(range(max(chunks, 2)))
         kept = [Signal(8 * self.chunk_bytes, name=f"kept_{number}") for number in range(used)]

@@ -11,7 +11,7 @@ from fixgrad.gateware.axi.reader import Reader
 from fixgrad.gateware.axi.streams import BlockFifo, Fifo, connect_payload
 from fixgrad.gateware.control.counters import activity_layout
 from fixgrad.gateware.control.layouts import issued_layout
-from fixgrad.gateware.control.step_table import table_write_layout
+from fixgrad.gateware.control.step_table import table_write_layout, used_bytes
 from fixgrad.gateware.control.supervisor import UNIT_FAULT
 from fixgrad.gateware.load.coalescer import Coalescer
 from fixgrad.gateware.load.commands import Commands
@@ -81,7 +81,7 @@ class LoadUnit(wiring.Component):
         m.submodules.jobs = jobs = Fifo(job_layout(self.sizes), JOBS)
         m.submodules.words = words = WordPlacer(self.machine)
         m.submodules.pusher = pusher = KernelPusher(self.machine)
-        m.submodules.params = params = ParamsWriter(self.sizes.chunk)
+        m.submodules.params = params = ParamsWriter(self.sizes.chunk, used_bytes(self.machine))
         connect_payload(m, self.instructions, commands.instructions)
         connect_payload(m, commands.jobs, jobs.i)
         reader = self._reader(m, commands)

@@ -48,7 +48,7 @@ class LossSequencer(wiring.Component):
         self.machine = machine
         super().__init__(
             {
-                "instruction": In(stream.Signature(issued_layout(Unit.POST))),
+                "instruction": In(stream.Signature(issued_layout(Unit.POST, machine))),
                 "busy": Out(1),
                 "ended": Out(1),
                 "table": Out(TableRead()),
@@ -67,7 +67,7 @@ class LossSequencer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        issued, state = Signal(issued_layout(Unit.POST)), Signal(State)
+        issued, state = Signal(issued_layout(Unit.POST, self.machine)), Signal(State)
         loss = body(issued, "LOSS")
         m.submodules.unit = unit = LossUnit(self.machine, EXPONENTIAL_TABLE)
         m.d.comb += [self.instruction.ready.eq(state == State.IDLE), self.busy.eq(state != State.IDLE)]

@@ -14,6 +14,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from fixgrad.gateware.arithmetic.fixed_point import sum_of
+from fixgrad.gateware.elementwise.requantised import requantised_layout
 from fixgrad.gateware.pe.group import GROUP_DRAIN_LATENCY
 from fixgrad.gateware.pe.shape import PeShape
 from fixgrad.gateware.pe.sharing import shared
@@ -21,6 +22,7 @@ from fixgrad.gateware.post.channel_data import QUEUE_VALUES
 from fixgrad.gateware.post.map_reader import QUEUE_WORDS
 from fixgrad.gateware.post.output import Output, addressed_word
 from fixgrad.gateware.post.plan import offset_bits, plan_layout, served_groups
+from fixgrad.gateware.post.post_lane import CODE_BITS
 from fixgrad.gateware.post.post_processor import POST_LATENCY, SETTLE_CYCLES, STATISTICS, PostProcessor
 from fixgrad.gateware.post.walk import item_layout
 from fixgrad.gateware.post.word_writer import DEPTH
@@ -45,11 +47,13 @@ class Drain(wiring.Component):
             (in): see `SumWrites`. statistics: out.
         issued: out, an item is taken. ended: out, it was the last one. working: out, between the words that an item makes.
         blocked: out, an item waits for room, not for data.
+        elementwise: in, see `requantised_layout`, and codes (out) of the first post-processor: only with an elementwise unit.
     """
 
     def __init__(self, machine: Machine) -> None:
         self.machine, lanes, number = machine, machine.lanes, machine.post_processors
         shape, groups = PeShape.of(machine), machine.groups
+        shares = {"elementwise": In(requantised_layout(machine)), "codes": Out(CODE_BITS * lanes)}
         word_of_lanes = In(stream.Signature(8 * lanes)).array(number)
         super().__init__(
             {
@@ -71,6 +75,7 @@ class Drain(wiring.Component):
                 "promise": Out(number),
                 "sums_room": In(1),
                 "statistics": Out(STATISTICS).array(number),
+                **(shares if machine.elementwise_lanes else {}),
                 "issued": Out(1),
                 "ended": Out(1),
                 "working": Out(1),
@@ -205,3 +210,20 @@ class Drain(wiring.Component):
             output.codes[index].eq(post.codes.codes),
             output.places[index].eq(post.codes.places),
         ]
+        if index == 0 and self.machine.elementwise_lanes:
+            self._share(m, post)
+
+    def _share(self, m: Module, post: PostProcessor) -> None:
+        """Words of the elementwise unit in place of those of the groups. No POST is under way then."""
+        given, word = self.elementwise, post.words.payload
+        m.d.comb += self.codes.eq(post.codes.codes)
+        with m.If(given.active):
+            m.d.comb += [
+                Value.cast(post.setting).eq(Value.cast(given.setting)),
+                post.images.eq(given.images),
+                post.window.eq(1),
+                post.begin.eq(given.begin),
+                post.words.valid.eq(given.valid),
+                *(word[name].eq(given[name]) for name in ("accumulators", "activations", "element")),
+                word.ends_channel.eq(0),
+            ]

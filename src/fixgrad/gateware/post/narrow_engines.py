@@ -37,7 +37,8 @@ class NarrowEngines(wiring.Component):
     """
 
     def __init__(self, machine: Machine, readers: int, writers: int) -> None:
-        self.memory = ports = MemoryPorts.of(machine)
+        self.machine, self.memory = machine, MemoryPorts.of(machine)
+        ports = self.memory
         super().__init__(
             {
                 "reads": In(stream.Signature(TRANSFER)).array(readers),
@@ -58,7 +59,9 @@ class NarrowEngines(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.reader = reader = Reader(self.memory, ELEMENT_BYTES, length_bits=LENGTH_BITS, bursts=2, in_block_ram=True)
+        # The elementwise unit reads many short ones: a record for each channel.
+        ahead = {"bursts": 8, "transfers": 8} if self.machine.elementwise_lanes else {"bursts": 2}
+        m.submodules.reader = reader = Reader(self.memory, ELEMENT_BYTES, length_bits=LENGTH_BITS, in_block_ram=True, **ahead)
         m.submodules.writer = writer = Writer(self.memory, ELEMENT_BYTES, length_bits=LENGTH_BITS)
         for engine, port, fault in ((reader, self.read_port, self.read_fault), (writer, self.write_port, self.write_fault)):
             m.d.comb += [

@@ -8,7 +8,9 @@ from amaranth.lib import wiring
 
 from fixgrad.gateware.axi import MemoryPorts
 from fixgrad.gateware.axi.streams import Fifo, connect_payload
+from fixgrad.gateware.elementwise.elementwise_unit import READERS, ElementwiseUnit
 from fixgrad.gateware.loss.loss_sequencer import LossSequencer
+from fixgrad.gateware.pe.sharing import shared
 from fixgrad.gateware.post.channel_data import VALUE_BYTES, ChannelReads, SumWrites
 from fixgrad.gateware.post.drain import Drain
 from fixgrad.gateware.post.map_reader import MapReader
@@ -29,7 +31,7 @@ OWN_REPORTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts, each a component; of readers and writers one for each post-processor."""
+    """The parts, each a component; of readers and writers one for each post-processor. `elementwise`: or None."""
 
     setup: Setup
     walk: Walk
@@ -42,13 +44,14 @@ class Parts:
     narrow: NarrowEngines
     ranges: RangeRegisters
     items: Fifo
+    elementwise: ElementwiseUnit | None
     readers: tuple[MapReader, ...]
     writers: tuple[WordWriter, ...]
 
     @classmethod
     def of(cls, machine: Machine, reports: int) -> Self:
         """Those of a machine; `reports`: how many others report to the range registers."""
-        ports, number = MemoryPorts.of(machine), range(machine.post_processors)
+        ports, number, more = MemoryPorts.of(machine), range(machine.post_processors), int(machine.elementwise_lanes > 0)
         return cls(
             Setup(machine),
             Walk(machine),
@@ -57,18 +60,23 @@ class Parts:
             SumWrites(machine),
             Drain(machine),
             LossSequencer(machine),
-            StatisticsSequencer(),
-            NarrowEngines(machine, 2, 3),
-            RangeRegisters(machine, OWN_REPORTS + reports),
+            StatisticsSequencer(machine),
+            NarrowEngines(machine, 2 + more, 3 + more),
+            RangeRegisters(machine, OWN_REPORTS + reports + more),
             Fifo(item_layout(machine), ITEMS),
+            ElementwiseUnit(machine) if more else None,
             tuple(MapReader(machine) for _ in number),
             tuple(WordWriter(ports, machine.lanes) for _ in number),
         )
 
-    def add_to(self, m: Module) -> None:
+    def add_to(self, m: Module, platform: object) -> None:
         """As submodules."""
+        if self.elementwise is not None:
+            m.submodules.elementwise = shared(self.elementwise, platform)
         for each in fields(self):
             part = getattr(self, each.name)
+            if each.name == "elementwise":
+                continue
             for number, one in enumerate(part if isinstance(part, tuple) else (part,)):
                 m.submodules[f"{each.name}_{number}" if isinstance(part, tuple) else each.name] = one
 
@@ -128,7 +136,9 @@ def connect_streams(m: Module, unit: wiring.Component, parts: Parts) -> None:
 def connect_engines(m: Module, unit: wiring.Component, parts: Parts, of_drain: Value) -> None:
     """Words of feature maps and their engines; groups; the memory that may be touched."""
     drain = parts.drain
-    engines: list[MapReader | WordWriter | NarrowEngines] = [*parts.readers, *parts.writers, parts.narrow]
+    engines: list[MapReader | WordWriter | NarrowEngines | ElementwiseUnit] = [*parts.readers, *parts.writers, parts.narrow]
+    if parts.elementwise is not None:
+        engines.append(parts.elementwise)
     for engine in engines:
         m.d.comb += [engine.base.eq(unit.base), engine.limit.eq(unit.limit), engine.stop.eq(unit.stop)]
     m.d.comb += unit.quiet.eq(Cat(engine.quiet for engine in engines).all())
@@ -144,7 +154,8 @@ def connect_engines(m: Module, unit: wiring.Component, parts: Parts, of_drain: V
             writer.of.eq(of_drain),
             writer.close.eq(drain.blocked),
         ]
-    for mine, engine in zip(unit.read_ports, [*(each.port for each in parts.readers), parts.narrow.read_port], strict=True):
+    own = [*(each.port for each in parts.readers), parts.narrow.read_port]
+    for mine, engine in zip(unit.read_ports, own, strict=False):  # those of the elementwise unit follow
         for out, inner in zip(mine, engine, strict=True):
             wiring.connect(m, wiring.flipped(out), inner)
     for mine, engine in zip(unit.write_ports, [*(each.port for each in parts.writers), parts.narrow.write_port], strict=True):
@@ -152,3 +163,37 @@ def connect_engines(m: Module, unit: wiring.Component, parts: Parts, of_drain: V
             wiring.connect(m, wiring.flipped(out), inner)
     for group, (ask, address, word) in enumerate(zip(unit.drain, unit.drain_address, unit.drained, strict=True)):
         m.d.comb += [ask.eq(drain.drain[group]), address.eq(drain.drain_address[group]), drain.drained[group].eq(word)]
+
+
+def connect_elementwise(m: Module, unit: wiring.Component, parts: Parts, of_drain: Value) -> None:
+    """The elementwise unit, if there is one, and what it shares with POST: table, narrow engines, post-processor, writer."""
+    mine, drain = parts.elementwise, parts.drain
+    if mine is None:
+        return
+    for source, sink in (
+        (mine.reads, parts.narrow.reads[-1]),
+        (parts.narrow.values[-1], mine.values),
+        (mine.writes, parts.narrow.writes[-1]),
+        (mine.elements, parts.narrow.elements[-1]),
+        (mine.report, parts.ranges.reports[-1]),
+    ):
+        connect_payload(m, source, sink)
+    with m.If(mine.requantised.active):
+        connect_payload(m, mine.table.index, unit.table.index)
+    m.d.comb += [
+        mine.table.entry.valid.eq(unit.table.entry.valid & mine.requantised.active),
+        mine.table.entry.payload.eq(unit.table.entry.payload),
+        drain.elementwise.eq(mine.requantised),
+        mine.codes.eq(drain.codes),
+        mine.statistics.eq(drain.statistics[0]),
+        mine.room.eq(parts.writers[0].room),
+        mine.completed.eq(parts.writers[0].completed.bit_select(of_drain, 1)),
+    ]
+    writer = parts.writers[0]
+    with m.If(mine.requantised.active):
+        m.d.comb += [writer.word.eq(mine.word), writer.close.eq(mine.close), writer.end.eq(mine.end)]
+    with m.If(mine.forget):
+        m.d.comb += writer.forget.eq(Mux(of_drain, 0b10, 0b01))
+    for mine_, out in zip(mine.read_ports, list(unit.read_ports)[-READERS:], strict=True):
+        for inner, port in zip(mine_, out, strict=True):
+            wiring.connect(m, inner, wiring.flipped(port))

@@ -13,6 +13,7 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from fixgrad.gateware.arithmetic.fixed_point import joined
 from fixgrad.gateware.axi import MemoryPorts
 from fixgrad.gateware.axi.burst import FaultKind
 from fixgrad.gateware.axi.client import ReadPort, WritePort
@@ -21,15 +22,17 @@ from fixgrad.gateware.control.counters import activity_layout
 from fixgrad.gateware.control.layouts import INDEX_BITS, body, issued_layout
 from fixgrad.gateware.control.step_table import TableRead
 from fixgrad.gateware.control.supervisor import UNIT_FAULT
+from fixgrad.gateware.elementwise.elementwise_unit import READERS
 from fixgrad.gateware.pe.shape import PeShape
 from fixgrad.gateware.post.channel_data import channels_layout
 from fixgrad.gateware.post.drain import END_CYCLES
 from fixgrad.gateware.post.map_reader import MapReader
-from fixgrad.gateware.post.parts import Parts, connect_engines, connect_streams
+from fixgrad.gateware.post.parts import Parts, connect_elementwise, connect_engines, connect_streams
 from fixgrad.gateware.post.plan import channels_of, lane_shift, plan_layout
 from fixgrad.gateware.post.range_registers import RANGE_REPORT
 from fixgrad.gateware.post.word_writer import WordWriter
 from fixgrad.machine import Machine
+from fixgrad.machine.elementwise_instructions import ELEMENTWISE_KINDS
 from fixgrad.machine.instructions import BY_NAME, Unit
 from fixgrad.machine.registers import Cause
 from fixgrad.numbers import ACCUMULATOR_BITS
@@ -65,15 +68,17 @@ class PostUnit(wiring.Component):
         drain, drain_address, drained: arrays of groups, see `fixgrad.gateware.pe.group.Group`.
         reports: in, array of streams of `RANGE_REPORT`: two for each group, of its UPDATE unit and of its COMPUTEs.
     Members, to the interconnect:
-        read_ports, write_ports: arrays [engine][channel]: one for each post-processor and a narrow one.
+        read_ports, write_ports: arrays [engine][channel]: one for each post-processor and a narrow one; for reads, behind them, those
+            of the elementwise unit's operands.
     """
 
     def __init__(self, machine: Machine) -> None:
         self.machine, self.memory = machine, MemoryPorts.of(machine)
         ports, groups, shape, engines = self.memory, machine.groups, PeShape.of(machine), machine.post_processors + 1
+        operands = READERS if machine.elementwise_lanes else 0
         super().__init__(
             {
-                "instructions": In(stream.Signature(issued_layout(Unit.POST))),
+                "instructions": In(stream.Signature(issued_layout(Unit.POST, machine))),
                 "done": Out(1),
                 "activity": Out(activity_layout(Unit.POST, machine)),
                 "fault": Out(stream.Signature(UNIT_FAULT, always_ready=True)),
@@ -86,7 +91,7 @@ class PostUnit(wiring.Component):
                 "drain_address": Out(shape.lane_bits).array(groups),
                 "drained": In(machine.lanes * ACCUMULATOR_BITS).array(groups),
                 "reports": In(stream.Signature(RANGE_REPORT)).array(2 * groups),
-                "read_ports": Out(ReadPort(ports)).array(engines, ports.channels),
+                "read_ports": Out(ReadPort(ports)).array(engines + operands, ports.channels),
                 "write_ports": Out(WritePort(ports)).array(engines, ports.channels),
             }
         )
@@ -95,7 +100,7 @@ class PostUnit(wiring.Component):
         m = Module()
         machine = self.machine
         self._parts = Parts.of(machine, len(self.reports))
-        self._parts.add_to(m)
+        self._parts.add_to(m, platform)
         plan = plan_layout(machine)
         self._walked, self._drained = Signal(plan, name="walked"), Signal(plan, name="drained_plan")
         self._channels = Signal(channels_layout(machine), name="channels_read")
@@ -118,6 +123,7 @@ class PostUnit(wiring.Component):
         self._complete(m, launch)
         connect_streams(m, self, self._parts)
         connect_engines(m, self, self._parts, self._of_drain)
+        connect_elementwise(m, self, self._parts, self._of_drain)
         self._report_faults(m)
         return m
 
@@ -127,11 +133,16 @@ class PostUnit(wiring.Component):
         ng, is_post = body(issued, "POST").mode[0], issued.opcode == BY_NAME["POST"].opcode
         may_post = ~self._alone & ((in_flight == 0) | ((newest_ng == ng) & (in_flight != 3)))
         may_others = ~self._alone & (in_flight == 0)
-        targets = (
+        targets = [
             (self._parts.setup.instructions, is_post & may_post),
             (self._parts.loss.instruction, (issued.opcode == BY_NAME["LOSS"].opcode) & may_others),
             (self._parts.statistics.instruction, (issued.opcode == BY_NAME["STATISTICS"].opcode) & may_others),
-        )
+        ]
+        alone = [self._parts.loss.ended, self._parts.statistics.ended]
+        if self._parts.elementwise is not None:
+            is_elementwise = Cat(issued.opcode == kind.opcode for kind in ELEMENTWISE_KINDS).any()
+            targets.append((self._parts.elementwise.instruction, is_elementwise & may_others))
+            alone.append(self._parts.elementwise.ended)
         for target, goes in targets:
             m.d.comb += [target.payload.eq(issued), target.valid.eq(self.instructions.valid & goes)]
             with m.If(goes & target.ready):
@@ -147,22 +158,25 @@ class PostUnit(wiring.Component):
             m.d.sync += [self._alone.eq(1), self._alone_index.eq(issued.index), ended.eq(0)]
         with m.Elif(alone_ends):
             m.d.sync += [self._alone.eq(0), ended.eq(0)]
-        with m.Elif(self._parts.loss.ended | self._parts.statistics.ended):
+        with m.Elif(joined(alone)):
             m.d.sync += ended.eq(1)
         m.d.comb += self.done.eq(self._completes | alone_ends)
         self._activity(m, in_flight)
 
     def _activity(self, m: Module, in_flight: Value) -> None:
         drain, works = self._parts.drain, Signal()
-        m.d.comb += works.eq(
-            drain.issued | drain.working | self._parts.loss.busy | self._parts.statistics.busy | (self._state.as_value()[1])
-        )
+        alone: Value = self._alone
+        working = drain.issued | drain.working | self._parts.loss.busy | self._parts.statistics.busy | (self._state.as_value()[1])
+        if (elementwise := self._parts.elementwise) is not None:
+            working = working | elementwise.working
+            alone = alone & (~elementwise.requantised.active | elementwise.blocked)
+        m.d.comb += works.eq(working)
         answers = (self._measured != 0) & (self._state == DrainState.IDLE) & ~self._pending
         activity = self.activity
         with m.If((in_flight != 0) | self._alone):
             with m.If(works):
                 m.d.comb += activity[str(Cause.BUSY)].eq(1)
-            with m.Elif(drain.blocked | answers | self._alone):
+            with m.Elif(drain.blocked | answers | alone):
                 m.d.comb += activity[str(Cause.BLOCKED)].eq(1)
             with m.Else():
                 m.d.comb += activity[str(Cause.MEMORY)].eq(1)
@@ -306,6 +320,9 @@ class PostUnit(wiring.Component):
         found = [(self._parts.narrow.read_fault, narrow), (self._parts.narrow.write_fault, summed)]
         engines: list[MapReader | WordWriter] = [*self._parts.readers, *self._parts.writers]
         found += [(each.fault, Array(self._indices)[each.fault_of]) for each in engines]
+        if self._parts.elementwise is not None:
+            found = [(each, Mux(self._alone, self._alone_index, index)) for each, index in found]
+            found.append((self._parts.elementwise.fault, self._alone_index))
         m.d.sync += self.fault.valid.eq(Cat(each.valid for each, _ in found).any())
         for each, index in found:
             with m.If(each.valid):

@@ -41,7 +41,7 @@ class Setup(wiring.Component):
         self.machine = machine
         super().__init__(
             {
-                "instructions": In(stream.Signature(issued_layout(Unit.POST))),
+                "instructions": In(stream.Signature(issued_layout(Unit.POST, machine))),
                 "table": Out(TableRead()),
                 "plan": Out(stream.Signature(plan_layout(machine))),
             }
@@ -49,7 +49,7 @@ class Setup(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        issued = Signal(issued_layout(Unit.POST))
+        issued = Signal(issued_layout(Unit.POST, self.machine))
         busy, asked, answered, worked_out = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             self.instructions.ready.eq(~busy),

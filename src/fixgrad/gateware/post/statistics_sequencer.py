@@ -8,6 +8,7 @@ from fixgrad.gateware.control.layouts import body, issued_layout
 from fixgrad.gateware.post.narrow_engines import LENGTH_BITS, TRANSFER
 from fixgrad.gateware.post.post_processor import STATISTICS
 from fixgrad.gateware.post.range_registers import REGISTER_BITS
+from fixgrad.machine import Machine
 from fixgrad.machine.instructions import Unit
 
 #: 32-bit words of a register: magnitudes, saturated, overflow, 0.
@@ -23,10 +24,11 @@ class StatisticsSequencer(wiring.Component):
         take, taken: see `RangeRegisters`. writes, elements: see `NarrowEngines`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
         super().__init__(
             {
-                "instruction": In(stream.Signature(issued_layout(Unit.POST))),
+                "instruction": In(stream.Signature(issued_layout(Unit.POST, machine))),
                 "busy": Out(1),
                 "ended": Out(1),
                 "take": Out(stream.Signature(REGISTER_BITS)),
@@ -38,7 +40,8 @@ class StatisticsSequencer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        issued, commanded, asked, given = Signal(issued_layout(Unit.POST)), Signal(), Signal(REGISTER_BITS + 1), Signal(range(WORDS))
+        shape = issued_layout(Unit.POST, self.machine)
+        issued, commanded, asked, given = Signal(shape), Signal(), Signal(REGISTER_BITS + 1), Signal(range(WORDS))
         statistics, taken = body(issued, "STATISTICS"), Signal(REGISTER_BITS + 1)
         # The fields of a register in whole words of 32 bits, as they lie in memory.
         register = self.taken.payload

@@ -192,6 +192,8 @@ def _random(chip: Chip, i: Instruction, param: dict[str, int], channels: slice) 
 def channel_sums(chip: Chip, i: Instruction) -> None:
     """Totals of each channel, and of the products of two maps, over all micro-batches."""
     check_unit(chip)
+    if min(i.micro_batches, i.pixels) < 1:
+        raise Fault(f"{i.micro_batches} micro-batches of {i.pixels} pixels: at least one each")
     if i.batch_words < (i.channels - 1) * i.channel_words + i.pixels and i.micro_batches > 1:
         raise Fault(f"batch_words is {i.batch_words}: the channels of a micro-batch reach further")
     same, sums = (i.first, i.first_wide) == (i.second, i.second_wide), np.zeros((i.channels, 2), np.int64)

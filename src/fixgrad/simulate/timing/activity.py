@@ -30,8 +30,19 @@ def step_counts(program: Program, simulation: Simulation) -> StepCounts:
         dram_bytes=simulation.memory.bytes,
         dram_row_misses=sum(total.row_misses for total in totals),
         post_ops=drained * machine.lanes,
+        elementwise_ops=_elements(program) * machine.lanes,
         update_ops=int(program.columns("UPDATE")["count"].sum()) if len(program.positions["UPDATE"]) else 0,
     )
+
+
+def _elements(program: Program) -> int:
+    """Words of all lanes that went through the elementwise unit."""
+    found = 0
+    for name, sizes in (("ELEMENTWISE", ("channels", "rows", "columns")), ("CHANNEL_SUMS", ("micro_batches", "channels", "pixels"))):
+        if len(program.positions[name]):
+            columns = program.columns(name)
+            found += int(np.prod([columns[size] for size in sizes], axis=0).sum())
+    return found
 
 
 def _buffer_bits(program: Program, drained: int) -> dict[int, int]:

@@ -32,6 +32,7 @@ from fixgrad.simulate.timing.event_state import (
     DISPATCHED,
     DRAINS,
     END,
+    ENDED,
     FETCHED,
     FIRST,
     FREE,
@@ -391,8 +392,13 @@ def _next_item(plan: Plan, state: State, pipeline: int, now: int) -> bool:
         item = plan.item_first[queue] + state.queues[queue, TAKEN]
         if state.queues[queue, CALLED] or item == plan.item_first[queue + 1]:
             continue
+        alone = pipeline == 0 and (plan.alone[state.queues[queue, TAKEN]] or plan.alone[state.queues[queue, TAKEN] + 1])
+        if alone and unit[HEAD] < unit[TAIL]:
+            continue
         block, action = plan.items[item], plan.cycles.shape[1] + 1 + queue
         ready, last, number = _ready(plan, state, block, action)
+        if alone and ready >= 0 and unit[ENDED] > ready:
+            ready, last, number = unit[ENDED], POST, state.queues[queue, TAKEN] - 1
         if ready < 0 or ready > now:
             state.queues[queue, CALLED] = 1
             if ready > now:
@@ -498,6 +504,7 @@ def _close(plan: Plan, state: State, pipeline: int) -> None:
         record[0], record[1], record[2] = piece[5], piece[6], piece[4]
         record[3], record[4] = drained if unit[BEGIN] < 0 else unit[BEGIN], drained
         record[5], record[6] = end, unit[BUSY]
+        unit[ENDED] = end
         unit[BEGIN], unit[BUSY] = -1, 0
         place = plan.item_first[plan.queues[pipeline]] + unit[CLOSED]
         state.order[place], state.places[item] = item, place

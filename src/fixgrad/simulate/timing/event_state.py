@@ -20,9 +20,9 @@ AGENDA, WAITING, NOW, DISPATCHED, INSIDE, FREE, BEGUN_AT, FULL, FETCHED, LOADED,
 GROUP_FREE, START, END, STOLEN, RUNS, OLDEST, NEWEST = range(7)
 #: Columns of `State.queues`.
 TAKEN, CALLED, OWNED = range(3)
-#: Columns of `State.pipelines`; the last three of them and of a piece are alike.
+#: Columns of `State.pipelines`; the three from CURRENT_READY on and the last of a piece are alike.
 CURRENT, STEP, AHEAD, PIPELINE_FREE, BEGIN, BUSY, LAST_WRITE, HEAD, TAIL, WRITTEN, TURN, OPENS, OPENING, CLOSED = range(14)
-CURRENT_READY, CURRENT_UNIT, CURRENT_NUMBER, PIPELINE_COLUMNS = range(14, 18)
+CURRENT_READY, CURRENT_UNIT, CURRENT_NUMBER, ENDED, PIPELINE_COLUMNS = range(14, 19)
 #: Steps of POST and UPDATE that may take words from a group before its COMPUTE ends; they are at most two tiles behind or ahead.
 DRAINS_KEPT = 4096
 
@@ -37,6 +37,7 @@ class Plan(NamedTuple):
         loads: what each block of LOAD asks for, as `Asked`, [loads, 3].
         leads: cycles in which LOAD's bus rests before each of them.
         cycles: of each COMPUTE in each group, [C, G]; holds: `Work.holds`, [C, 3].
+        alone: whether each block of POST may not overlap with others of POST; before them one that may.
         queues: first queue of each pipeline, and one more.
         items: blocks of all queues, one queue behind the other, item_queues: whose, and item_counts: how many instructions each is.
         item_first: first item of each queue, and one more.
@@ -61,6 +62,7 @@ class Plan(NamedTuple):
     cycles: Integers
     holds: Integers
     queues: Integers
+    alone: Integers
     items: Integers
     item_queues: Integers
     item_counts: Integers

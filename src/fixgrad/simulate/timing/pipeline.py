@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fixgrad.machine.instructions import Unit
 from fixgrad.simulate.timing.attribution import Blocker, StepRecord
 from fixgrad.simulate.timing.dispatch import Dispatcher
 from fixgrad.simulate.timing.events import Action, Agenda
@@ -84,6 +85,9 @@ class PipelineUnit:
         self._free = 0
         self._written: deque[int] = deque([0] * work.assumptions.steps_ahead, maxlen=work.assumptions.steps_ahead)
         self._begin, self._busy, self._last_write = -1, 0, 0
+        #: When the last block ended, and whether it and the next one of POST may not overlap.
+        self._ended = 0
+        self._alone = [False, *(work.stands_alone(number) for number in queues[0].blocks)] if rest is None else []
 
     @property
     def calls(self) -> list[Action]:
@@ -124,8 +128,12 @@ class PipelineUnit:
             queue, call = self._queues[place], self._calls[place]
             if queue.called or queue.begun == len(queue.blocks):
                 continue
-            number = queue.blocks[queue.begun]
+            number, alone = queue.blocks[queue.begun], any(self._alone[queue.begun : queue.begun + 2])
+            if alone and self._pieces:
+                continue
             found = self._dispatcher.ready(number, call)
+            if alone and found is not None and self._ended > found[0]:
+                found = self._ended, Blocker(Unit.POST, queue.begun - 1)
             if found is None or found[0] > now:
                 queue.called = True
                 if found is not None:
@@ -183,6 +191,7 @@ class PipelineUnit:
             empty = self._begin < 0
             begin, drained = (piece.end, piece.end) if empty else (self._begin, piece.end)
             end = max(drained, self._last_write, self._dispatcher.dispatched(piece.of.number))
+            self._ended = end
             row, of = self._work.blocks[piece.of.number].row, piece.of
             self.records.append(StepRecord(of.number, of.blocker, of.ready, begin, drained, end, self._busy, row))
             self._begin, self._busy = -1, 0

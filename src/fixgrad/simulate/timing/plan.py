@@ -29,6 +29,7 @@ def new_plan(work: Work, catalogue: Catalogue, program_address: int) -> Plan:
         cycles=work.group_cycles,
         holds=work.holds,
         queues=queues,
+        alone=np.array([False, *(work.stands_alone(number) for number in work.numbers(Unit.POST))], np.int64),
         items=items,
         item_queues=item_queues,
         item_counts=item_counts,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fixgrad.machine import Machine
 from fixgrad.simulate.timing.assumptions import Assumptions
+from fixgrad.simulate.timing.elementwise_work import ALONE, ElementwiseWork
 from fixgrad.simulate.timing.regions import Box, Fields, bounding_box, boxes, region
 from fixgrad.simulate.timing.steps import Drain, Step
 from fixgrad.simulate.timing.traffic import RegionRequest, Request
@@ -23,6 +24,8 @@ class PostWork:
 
     def steps(self, name: str, fields: Fields, at: int) -> Iterator[Step]:
         """The steps of instruction number `at` of the kind `name`."""
+        if name in ALONE:
+            return ElementwiseWork(self.machine, self.assumptions).steps(name, fields, at)
         if name == "POST":
             return self._drain(fields, at)
         return self._loss(fields, at) if name == "LOSS" else self._statistics(fields, at)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fixgrad.compiler.graph import Node
 from fixgrad.compiler.program import Program
 from fixgrad.machine import Machine
 from fixgrad.machine.energy import Design, StepEnergy, energy_of_step
@@ -14,6 +15,7 @@ from fixgrad.network.layers import MacLayer
 from fixgrad.simulate.bounds import Phase
 from fixgrad.simulate.dram import Fidelity
 from fixgrad.simulate.lower_bound import layer_bound
+from fixgrad.simulate.node_bound import backward_bound, forward_bound, sums_bound
 from fixgrad.simulate.timing.activity import step_counts
 from fixgrad.simulate.timing.assumptions import DEFAULT, Assumptions
 from fixgrad.simulate.timing.attribution import Cause
@@ -96,20 +98,19 @@ def timing_of(program: Program, simulation: Simulation, dram: Fidelity, seconds:
 def _layer_timing(program: Program, simulation: Simulation, number: int, row: Row) -> LayerTiming:
     machine, network = program.machine, program.network
     layer = network.layer(row.layer)
-    assert isinstance(layer, MacLayer)
+    dense = layer.macs(network.shapes[layer.name]) if isinstance(layer, MacLayer) else 0
     cycles = simulation.ledger.cycles[number]
     scale = machine.pes * machine.clock_mhz
     us = sum(cycles.values()) / scale
     macs = cycles[Cause.COMPUTE] * program.batch // -(-program.batch // machine.lanes)
-    mask = program.masks.get(f"{layer.name}.weight")
-    bound = layer_bound(network, layer, row.phase, mask, machine, program.batch, program.recipe).bytes
+    bound = _least_bytes(program, row)
     moved = simulation.memory.row_bytes[number]
     assert moved >= bound, f"{row.layer} {row.phase} moved {moved} bytes, fewer than the {bound} that any schedule must move"
     return LayerTiming(
         name=layer.name,
         phase=Phase(row.phase),
         us=us,
-        gops=2 * layer.macs(network.shapes[layer.name]) * program.batch / us / 1000 if us else 0.0,
+        gops=2 * dense * program.batch / us / 1000 if us else 0.0,
         bound=max(cycles, key=lambda cause: cycles[cause]),
         utilisation=macs / (machine.macs * machine.clock_mhz * us) if us else 0.0,
         macs=macs,
@@ -117,6 +118,21 @@ def _layer_timing(program: Program, simulation: Simulation, number: int, row: Ro
         dram_bytes_lower_bound=bound,
         causes={cause: value / scale for cause, value in cycles.items()},
     )
+
+
+def _least_bytes(program: Program, row: Row) -> int:
+    """Bytes that no schedule of a layer's phase avoids."""
+    graph, machine, batch = program.layout.graph, program.machine, program.batch
+    step, back = graph.step_of(row.layer), next((item for item in graph.backward if item.step.name == row.layer), None)
+    sums = sums_bound(back, machine, batch) if back is not None and row.phase == "ng" else 0
+    if isinstance(step, Node):
+        if row.phase == "ff":
+            return forward_bound(step, machine, batch)
+        return sums + (0 if back is None else backward_bound(back, machine, batch))
+    if row.phase == "ng" and step.sink is None:
+        return sums
+    mask = program.masks.get(f"{step.name}.weight")
+    return sums + layer_bound(program.network, step.layer, row.phase, mask, machine, batch, program.recipe).bytes
 
 
 def _energy(program: Program, simulation: Simulation, resources: Resources) -> StepEnergy | None:

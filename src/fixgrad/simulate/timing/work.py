@@ -14,6 +14,7 @@ from fixgrad.machine.parameters import TAPS_PER_WORD
 from fixgrad.simulate.timing.assumptions import Assumptions
 from fixgrad.simulate.timing.blocks import Block, BlockArrays, cut_blocks
 from fixgrad.simulate.timing.catalogue import Catalogue
+from fixgrad.simulate.timing.elementwise_work import ALONE
 from fixgrad.simulate.timing.holds import holds
 from fixgrad.simulate.timing.post_work import PostWork
 from fixgrad.simulate.timing.regions import Fields, all_regions, bounding_box, boxes, region
@@ -116,6 +117,10 @@ class Work:
         """Numbers of the blocks of a unit."""
         found: list[int] = np.flatnonzero(np.isin(self.arrays.opcode, OPCODES_OF[unit])).tolist()
         return found
+
+    def stands_alone(self, number: int) -> bool:
+        """Whether a block of POST begins when all before it have completed, and ends before the next one begins."""
+        return self.arrays.one(number).name in ALONE
 
     def named(self, name: str) -> Ints:
         """Numbers of the blocks of a kind."""
@@ -314,14 +319,17 @@ def _rows(program: Program) -> tuple[tuple[Row, ...], NDArray[np.int64]]:
 
     Instructions of no layer (the step table, the statistics, HALT) join the row before them, or the first one.
     """
-    layers = [layer.name for layer in program.network.mac_layers]
+    layers = [step.name for step in program.layout.graph.steps]
+    nodes = {node.name for node in program.layout.graph.nodes}
+    # A layer without weights has no WG: the update of its parameters counts with the errors that it sends.
     labels = set(program.labels)
-    found = {(label.layer, PHASE_OF[label.phase]) for label in labels if label.phase in PHASE_OF and label.phase != "loss"}
+    phases = {each: "ng" if each.phase == "update" and each.layer in nodes else PHASE_OF.get(each.phase) for each in labels}
+    found = {(label.layer, phases[label]) for label in labels if phases[label] and label.phase != "loss"}
     rows = tuple(Row(layer, phase) for phase in ("ff", "ng", "wg") for layer in layers if (layer, phase) in found)
     number = {row: index for index, row in enumerate(rows)}
     row_of = {}
     for label in labels:
-        phase = PHASE_OF.get(label.phase)
+        phase = phases[label]
         # A network of one layer has a loss but no NG: its loss counts with its WG.
         beside = number.get(Row(label.layer, "wg"), -1)
         row_of[label] = -1 if phase is None else number.get(Row(label.layer, phase), beside)

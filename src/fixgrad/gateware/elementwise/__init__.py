@@ -1,0 +1,1 @@
+"""The elementwise unit: maps to maps, sums of channels, and the scalars of batch normalisation."""
