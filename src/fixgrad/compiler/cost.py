@@ -41,7 +41,7 @@ FETCH_CYCLES = 1
 #: one of 10^9 is better a percent longer than its program twice as long.
 STEP_CYCLES = 10**8
 #: Share of a unit's time that it costs although another one is busier: they share memory and meet at every wait.
-FRICTION = 0.02
+FRICTION = 0.03
 #: Cycles from a completed instruction to the first result of the one that waited for it: dispatch, memory, pipeline.
 LATENCY = 150
 #: Share of the ports' rate that memory sustains.
@@ -186,7 +186,8 @@ def gradient_cost(job: Job, split: Split, rows: AxisCut, columns: AxisCut, grid:
     tiles = shape.channel_tiles * column_tiles
     apart = np.where(runs > 1, np.maximum(computes / (tiles * max(shape.tiles * job.micro_batches, 1)), 1) * runs, 1)
     updates = tiles * shape.queues * apart
-    holds = gradient_holds(_tap(job, rows, columns), np.array(1 if split.channels > 1 else machine.pes_per_group))
+    keep_step = split.channels > 1 or job.count_padding
+    holds = gradient_holds(_tap(job, rows, columns), np.array(1 if keep_step else machine.pes_per_group))
     parameters = job.kernels * taps
     update = parameters * (1 + holds.update) / machine.update_lanes + updates / machine.update_lanes * UPDATE_CYCLES
     instructions = loads + 2 * updates

@@ -57,15 +57,30 @@ class InputRing:
 
     def take(self, words: int, key: object) -> tuple[int, Waits]:
         """Hand out `words` for `key`: the first of them, and what must have completed before they are overwritten."""
-        if self._head + words > self._words:
-            self._head = 0
-        start, end = self._head, self._head + words
-        over = [segment for segment in self._segments if segment.start < end and start < segment.end]
+        start = self._place(words)
+        end, over = start + words, self._over(start, words)
         for segment in over:
             self._segments.remove(segment)
         self._segments.append(_Segment(start, end, key))
         self._head = end
         return start, Waits(compute=max((segment.compute for segment in over), default=0))
+
+    def _over(self, start: int, words: int) -> list[_Segment]:
+        """What lies where `words` from `start` on would."""
+        return [segment for segment in self._segments if segment.start < start + words and start < segment.end]
+
+    def _place(self, words: int) -> int:
+        """Where to put `words`: over what has been used longest ago, so that as many as possible of as many words fit behind. Of
+        equal places the one where an older segment begins, lest a shorter one leave the others askew for good.
+        """
+        starts = {segment.start for segment in self._segments}
+        places = [at for at in sorted({self._head, *starts}) if at >= self._head and at + words <= self._words] or [0]
+
+        def cost(at: int) -> tuple[int, int, bool]:
+            wait = max((segment.compute for segment in self._over(at, words)), default=0)
+            return wait, -((self._words - at) // max(words, 1)), at not in starts
+
+        return min(places, key=cost)
 
     def used(self, key: object, compute: int) -> None:
         """COMPUTE instruction number `compute` (from 1) reads what `key` names."""

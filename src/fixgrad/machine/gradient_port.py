@@ -23,14 +23,14 @@ class Holds(NamedTuple):
     update: Values
 
 
-def gradient_holds(tap: Values, pes: NDArray[np.int64]) -> Holds:
+def gradient_holds(tap: Values, apart: NDArray[np.int64]) -> Holds:
     """What the two cost each other, in the mean.
 
     Args:
         tap: steps of a tap.
-        pes: that UPDATE reads at once. They end their taps in cycles of their own; all that wait go in the same one.
+        apart: PEs, of those that UPDATE reads at once, that end their taps in cycles of their own. All that wait go in the same one.
     """
     between = np.maximum(tap + 1, GRADIENTS_IN_A_ROW + 1)
-    resting = np.minimum(pes / between, 1 / (GRADIENTS_IN_A_ROW + 1))
+    resting = np.minimum(apart / between, 1 / (GRADIENTS_IN_A_ROW + 1))
     asks = tap > 1
     return Holds(np.where(asks, (1 - tap / between) / (1 - resting), 1.0), np.where(asks, resting / (1 - resting), 0.0))

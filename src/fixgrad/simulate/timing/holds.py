@@ -42,10 +42,11 @@ def holds(program: Program) -> Ints:
     lanes = np.where(is_wg, 1.0, np.minimum(pixels / steps, 1.0))
     touched = _touched(columns, pes, program.count_padding)
     tap = steps / np.maximum(touched, 1)
-    # UPDATE reads the PEs of a group one by one where they have the same pixels, and different kernels.
+    # PEs that have the same pixels have different kernels, and UPDATE reads one of them at a time. Others have the same kernels, and
+    # keep step where padding takes its cycles.
     sides = [(pe, side) for pe in range(machine.pes_per_group) for pair in _SIDES for side in pair]
     alone = np.logical_and.reduce([columns[f"out{pe}_{side}"] == columns[f"out0_{side}"] for pe, side in sides])
-    of_gradients = gradient_holds(tap, np.where(alone, 1, machine.pes_per_group))
+    of_gradients = gradient_holds(tap, np.where(alone | program.count_padding, 1, machine.pes_per_group))
     found = (lanes, np.where(is_wg & (touched > 0), of_gradients.compute, 0.0), np.where(is_wg, of_gradients.update, 0.0))
     shares: Ints = np.rint(np.stack(found, axis=1) * SHARES).astype(np.int64)
     return shares
