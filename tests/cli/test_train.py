@@ -1,6 +1,7 @@
 """`fixgrad train`: exit codes, messages, and a small run from its beginning to its report."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -288,21 +289,31 @@ def test_the_process_ends_with_the_exit_code(fixgrad, tmp_path: Path) -> None:  
     assert fixgrad("report", tmp_path / "nothing").returncode == 2
 
 
-def test_a_network_with_shortcuts_trains_without_a_machine(
+def test_a_network_with_shortcuts_has_a_time_on_a_machine_with_an_elementwise_unit(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Its step is not compiled: no time is shown, and a line says why; other commands refuse it in one line."""
+    """On others no time is shown, and a line says why; other commands refuse it in one line."""
     file = tmp_path / "shortcut.py"
     file.write_text(RESIDUAL)
-    out = tmp_path / "run"
-    arguments = ("train", "--model", f"{file}:small", "--data", "digits", "--epochs", "1", "--batch", "240", "--out", str(out))
-    assert main([*arguments]) == 0
+    out, other = tmp_path / "run", tmp_path / "other"
+    arguments = ("train", "--model", f"{file}:small", "--data", "digits", "--epochs", "1", "--batch", "240")
+    assert main([*arguments, "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "no time of a step on kcu1500: not yet compiled for residual networks" in shown
-    assert "step on kcu1500" not in shown.replace("a step on kcu1500", "")
-    code, shown = failure(capsys, "check", out)
-    assert code == 2
-    assert "small cannot be compiled yet: the machine computes chains of" in shown
+    missing = "1 elementwise unit (batchnorm; 3 more layers need it too)"
+    assert f"no time of a step on kcu1500: norm1 (ff) needs {missing}, available are 0" in shown
+    assert "  step on kcu1500" not in shown
+    assert main(["check", str(out)]) == 1
+    assert f"norm1 (ff): {missing} needed, 0 available" in capsys.readouterr().out
+    code, shown = failure(capsys, "simulate", out)
+    assert code == 1
+    assert missing in shown
+    assert main([*arguments, "--machine", "kcu1500-graph", "--out", str(other)]) == 0
+    shown = capsys.readouterr().out
+    assert "  step on kcu1500-graph\n" in shown
+    assert re.search(r"[0-9.]+ ms +[0-9.,]+ [mu]s", shown.splitlines()[-1])
+    assert main(["check", str(other), "--machine", "kcu1500-graph"]) == 0
+    assert main(["simulate", str(other), "--machine", "kcu1500-graph"]) == 0
+    assert "norm1" in capsys.readouterr().out
 
 
 RESIDUAL = """

@@ -387,9 +387,10 @@ def _train(
         if not as_json:
             if (origin := run.folder.config().get("origin")) and not run.history[origin["epochs_taken_over"] :]:
                 console.print(f"from {origin['run']}, {origin['checkpoint']}: {origin['meaning']}", soft_wrap=True, highlight=False)
-            if not run.plan.network.is_chain:
-                console.print(f"no time of a step on {cost.machine}: not yet compiled for residual networks", highlight=False)
-            shown = cost.machine if run.plan.network.is_chain else None
+            why = cost.why_none(run.plan.network)
+            if why is not None:
+                console.print(f"no time of a step on {cost.machine}: {why}", soft_wrap=True, highlight=False, markup=False)
+            shown = cost.machine if why is None else None
             console.print(heading(shown), soft_wrap=True, highlight=False, style="bold")
         watchers.append(stack.enter_context(ProgressWatcher(console, run.plan.epochs)))
         told_bound = None

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from fixgrad.compiler.context import Context
 from fixgrad.compiler.cost import Job
 from fixgrad.compiler.feasibility import least_program_bytes, unfit_memory, unfit_program, unfit_waits
-from fixgrad.compiler.graph import Graph, build_graph
+from fixgrad.compiler.graph import Graph
+from fixgrad.compiler.graph_builder import build_graph
 from fixgrad.compiler.image import MemoryLayout
 from fixgrad.compiler.infeasible import Infeasible, InfeasibleError
 from fixgrad.compiler.layout import RegionTable, lay_out, with_program

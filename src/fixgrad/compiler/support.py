@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from itertools import takewhile
 
-from fixgrad.compiler.graph import host_layers, tail_of
+from fixgrad.compiler.graph_builder import host_layers, tail_of
 from fixgrad.compiler.infeasible import Infeasible
 from fixgrad.compiler.stages import MAX_EDGE, unfit_convolution, unfit_tail
 from fixgrad.compiler.windows import are_equal
@@ -52,12 +52,12 @@ def unfit_layers(network: Network, machine: Machine) -> Iterator[Infeasible]:
 
 def _without_unit(outside: tuple[Layer, ...], machine: Machine) -> Infeasible:
     first = outside[0]
-    others = f", and so do {len(outside) - 1} more layers" if len(outside) > 1 else ""
+    others = f"; {len(outside) - 1} more layers need it too" if len(outside) > 1 else ""
     preset = f"{machine.name}-graph"
     if preset not in PRESETS:
         preset = next(name for name, each in PRESETS.items() if each.elementwise_lanes)
     remedies = (f"elementwise_lanes above 0, as machine {preset} has them", "a chain of layers such as vgg11")
-    return Infeasible(first.name, "ff", f"elementwise unit for a {first.kind} that is no part of a chain{others}", 1, 0, remedies)
+    return Infeasible(first.name, "ff", f"elementwise unit ({first.kind}{others})", 1, 0, remedies)
 
 
 def _nodes(network: Network) -> list[Layer]:
