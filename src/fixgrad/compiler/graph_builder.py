@@ -19,6 +19,14 @@ def host_layers(network: Network) -> tuple[Layer, ...]:
     return tuple(found)
 
 
+def node_layers(network: Network) -> tuple[Layer, ...]:
+    """The layers that become nodes: neither the host nor a stage computes them."""
+    taken = {layer.name for layer in host_layers(network)}
+    for layer in network.mac_layers:
+        taken.update(item.name for item in tail_of(network, layer))
+    return tuple(layer for layer in network.layers if layer.name not in taken and not isinstance(layer, MacLayer | Flatten))
+
+
 def build_graph(network: Network) -> Graph:
     """The graph of a network; that a machine can run it is for `fixgrad.compiler.support` to say."""
     return _Builder(network).build()
