@@ -198,6 +198,12 @@ def unfit_program(graph: Graph, batch: int, trains: bool) -> Iterator[Infeasible
             yield Infeasible(network, "program", what, needed, available, (f"{remedy}: at most {available:,}",))
 
 
+def unfit_optimiser(network: str, recipe: Recipe) -> Iterator[Infeasible]:
+    """Whether the update unit computes the recipe's optimiser: momentum SGD, of which it holds one moment of a weight."""
+    if recipe.optimiser.is_adaptive:
+        yield Infeasible(network, "update", f"moments of a weight for {recipe.optimiser}", 2, 1, ("momentum SGD (--optimizer sgd)",))
+
+
 def unfit_waits(network: str, counts: Mapping[str, int]) -> Iterator[Infeasible]:
     """Whether the completions of every unit can be counted."""
     limit = fields_of("HALT")["wait_load"].high

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fixgrad.compiler.context import Context
 from fixgrad.compiler.cost import Job
-from fixgrad.compiler.feasibility import least_program_bytes, unfit_memory, unfit_program, unfit_waits
+from fixgrad.compiler.feasibility import least_program_bytes, unfit_memory, unfit_optimiser, unfit_program, unfit_waits
 from fixgrad.compiler.graph import Graph
 from fixgrad.compiler.graph_builder import build_graph
 from fixgrad.compiler.image import MemoryLayout
@@ -115,7 +115,8 @@ def _prepare(
     pruned = checked_masks(network, masks or {})
     graph = build_graph(network)
     found = graph.stages
-    _refuse(unfit_program(graph, batch, trains))
+    unknown = unfit_optimiser(network.name, recipe) if trains else ()
+    _refuse([*unknown, *unfit_program(graph, batch, trains)])
     alive = [alive_kernels(stage, pruned.get(f"{stage.name}.weight")) for stage in found]
     live = [int(np.count_nonzero(mask)) for mask in alive]
     choices = plan(found, live, machine, batch, recipe, trains=trains, count_padding=count_padding)

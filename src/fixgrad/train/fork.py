@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fixgrad.errors import DataError, UsageError
-from fixgrad.network.state_arrays import StateArrays
+from fixgrad.network.state_arrays import StateArrays, with_moments_of
 from fixgrad.train.checkpoint import Checkpoint, checkpoint_name
 from fixgrad.train.plan import Plan
 from fixgrad.train.request import RunRequest
@@ -109,7 +109,8 @@ def beginning(plan: Plan, origin: Origin) -> Checkpoint:
     """The checkpoint that a run of `plan` begins with; its plan says where it comes from, if that decides bits.
 
     Where the training is the same (network, data, recipe, length), the run goes on after the checkpoint's epochs. If neither
-    run prunes before them, or both alike, these epochs are the plan's own. Any other training begins anew at step 0.
+    run prunes before them, or both alike, these epochs are the plan's own. Any other training begins anew at step 0, with the
+    moments of the checkpoint, or with zeros where the optimiser keeps others.
 
     Raises:
         UsageError: the checkpoint is of another network or other number formats, or leaves nothing to train.
@@ -125,7 +126,8 @@ def beginning(plan: Plan, origin: Origin) -> Checkpoint:
         if ours != other:
             raise UsageError(f"{name} has {field} {other}, this run {ours}: a fork keeps the number formats")
     if any(getattr(plan, field) != getattr(theirs, field) for field in _SAME):
-        return Checkpoint(replace(plan, origin=origin.digest), 0, (), _from_step_0(saved.state))
+        state = with_moments_of(plan.recipe.optimiser, saved.state)
+        return Checkpoint(replace(plan, origin=origin.digest), 0, (), _from_step_0(state))
     _refuse_complete(origin, plan)
     if _alike(plan, theirs, saved.epoch):
         plan = replace(plan, origin=theirs.origin)
@@ -153,7 +155,7 @@ def _alike(plan: Plan, theirs: Plan, epochs: int) -> bool:
 
 
 def _from_step_0(state: StateArrays) -> StateArrays:
-    """The same weights, momenta, scales and masks, with no step done and no overflow seen."""
+    """The same weights, moments, scales and masks, with no step done and no overflow seen."""
     values = {**state.values, "step": 0}
     if "overflows" in values:
         values["overflows"] = []
