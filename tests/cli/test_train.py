@@ -14,7 +14,7 @@ import pytest
 
 from fixgrad.cli import train
 from fixgrad.cli.app import load_command, main
-from fixgrad.network import Schedule
+from fixgrad.network import Optimiser, Schedule
 from fixgrad.numbers import Rounding
 from fixgrad.train.run import TrainingRun
 
@@ -68,6 +68,7 @@ def succeed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 def test_choices_are_those_of_the_arithmetic() -> None:
+    assert get_args(train.OptimizerName) == tuple(str(name) for name in Optimiser)
     assert get_args(train.ScheduleName) == tuple(str(name) for name in Schedule)
     assert get_args(train.RoundingName) == tuple(str(name) for name in Rounding)
 
@@ -107,6 +108,12 @@ WRONG_USE: list[tuple[Sequence[object], str]] = [
     (("--model", "digits", "--data", "digits", "--schedule", "cosine", "--out", "OUT"), "'cosine' is not one of"),
     (("--model", "digits", "--data", "digits", "--machine", "kcu150", "--out", "OUT"), "kcu1500"),
     (("--model", "nothing.py:model", "--data", "digits", "--out", "OUT"), "there is no file nothing.py"),
+    (("--model", "digits", "--data", "digits", "--optimizer", "lion", "--out", "OUT"), "'lion' is not one of"),
+    (("--model", "digits", "--data", "digits", "--beta2", 0.9, "--out", "OUT"), "the optimiser is sgd: add --optimizer adam"),
+    (
+        ("--model", "digits", "--data", "digits", "--optimizer", "adam", "--beta2", 1, "--out", "OUT"),
+        "beta2 is 1.0: choose a number from 0 to below 1",
+    ),
     (("--from", "epoch-0002"), "--from names a checkpoint to resume from: give --resume RUN too"),
     (("--resume", "OUT"), "holds no run (config.json is missing)"),
     (("--resume", "OUT", "--lr", 1), "--lr cannot be given with --resume: the run goes on with the settings in"),
@@ -205,6 +212,27 @@ def test_from_run_to_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     tables = succeed(capsys, "report", out)
     for part in ("float training", "accuracy lost", "conv3", "step", "kcu1500"):
         assert part in tables
+
+
+def test_a_run_by_adam_says_that_its_step_is_not_simulated(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ("--optimizer", "adamw", "--beta2", 0.99, "--eps", 1e-6, "--density", 0.4, "--epochs", 2, "--prune-epoch", 1)
+    shown = succeed(capsys, *SMALL, *options, "--out", out).splitlines()
+    assert shown[2] == (
+        "the step on kcu1500 is a bound, not simulated: digits (update) needs 2 moments of a weight for adamw, available are 1: "
+        "momentum SGD (--optimizer sgd)"
+    )
+    assert " at least" in shown[1]
+    assert " at least" in shown[3]
+    recipe = json.loads((out / "config.json").read_text())["plan"]["recipe"]
+    assert (recipe["optimiser"], recipe["beta2"], recipe["epsilon"]) == ("adamw", 0.99, 1e-6)
+    assert (recipe["learning_rate"], recipe["weight_decay"]) == (0.001, 0.01)
+    for command in (("report", out), ("inspect", out)):
+        assert "digits" in succeed(capsys, *command)
+    assert main(["check", str(out)]) == 1
+    assert "digits (update): 2 moments of a weight for adamw needed, 1 available" in capsys.readouterr().out
+    assert main(["simulate", str(out)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_json_is_one_object_an_epoch(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
