@@ -338,7 +338,7 @@ def test_a_network_with_shortcuts_has_a_time_on_a_machine_with_an_elementwise_un
     assert main([*arguments, "--machine", "kcu1500-graph", "--out", str(other)]) == 0
     shown = capsys.readouterr().out
     assert "  step on kcu1500-graph\n" in shown
-    assert re.search(r"[0-9.]+ ms +[0-9.,]+ [mu]s", shown.splitlines()[-1])
+    assert re.search(r"[0-9.]+ m?s +[0-9.,]+ [mu]s", shown.splitlines()[-1])
     assert main(["check", str(other), "--machine", "kcu1500-graph"]) == 0
     assert main(["simulate", str(other), "--machine", "kcu1500-graph"]) == 0
     assert "norm1" in capsys.readouterr().out
