@@ -1,6 +1,7 @@
 """Blocks of the elementwise unit by themselves: places of taps, runs of words, a lane."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -112,7 +113,7 @@ def test_runs_hold_all_words_in_order_and_are_as_long_as_they_can(simulate: Call
 
     simulate(dut, bench, feed)
     assert [offset + step for offset, count in found for step in range(count)] == words
-    for (offset, count), (following, _) in zip(found, found[1:], strict=False):
+    for (offset, count), (following, _) in pairwise(found):
         assert count <= RUN_WORDS
         assert following != offset + count or following % RUN_WORDS == 0
 
