@@ -12,7 +12,8 @@ from fixgrad.compiler.cost import Job
 from fixgrad.compiler.graph import Graph
 from fixgrad.compiler.infeasible import Infeasible
 from fixgrad.compiler.kernels import END_WORDS, entry_words
-from fixgrad.compiler.layout import MAP_ALIGNMENT, RegionTable, micro_batches, register_names, stored_bytes
+from fixgrad.compiler.layout import MAP_ALIGNMENT, RegionTable, micro_batches, stored_bytes
+from fixgrad.compiler.register_banks import BANK, register_groups
 from fixgrad.compiler.search import splits
 from fixgrad.compiler.stages import Stage
 from fixgrad.compiler.tiling import LayerTiling
@@ -188,7 +189,7 @@ def unfit_program(graph: Graph, batch: int, trains: bool) -> Iterator[Infeasible
     layers = (1 << next(field.bits for field in HEADER if field.name == "layer")) - 1
     limits = (
         ("layers" if graph.nodes else "layers with weights", len(graph.steps), layers, "fewer layers"),
-        ("range registers", len(register_names(graph)) if trains else 0, post["statistics"].high + 1, "fewer layers"),
+        ("range registers of a layer", max(map(len, register_groups(graph))) if trains else 0, BANK, "fewer parameters"),
         ("images of a batch", batch, post["random_batch"].high, "a smaller batch"),
         ("classes", stages[-1].layer.out_channels, loss["classes"].high, "fewer classes"),
         ("channels of a map", max(stage.layer.out_channels for stage in stages), post["total_channels"].high, "fewer channels"),

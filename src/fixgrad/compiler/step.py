@@ -19,6 +19,7 @@ from fixgrad.compiler.matrix import KernelMatrix, alive_kernels, in_memory
 from fixgrad.compiler.ordering import channel_orders
 from fixgrad.compiler.planning import plan, stage_jobs
 from fixgrad.compiler.program import Program
+from fixgrad.compiler.register_banks import register_numbers
 from fixgrad.compiler.schedule import schedule
 from fixgrad.compiler.search import LayerChoice
 from fixgrad.compiler.support import unfit_layers
@@ -126,7 +127,8 @@ def _prepare(
         KernelMatrix(in_memory(stage, mask, orders[stage.target.name], orders[stage.source.name]), tiling.block_rows)
         for stage, mask, tiling in zip(found, alive, tilings, strict=True)
     )
-    table = lay_out(graph, matrices, orders, machine, batch, recipe, trains)
+    registers = register_numbers(graph) if trains else {}
+    table = lay_out(graph, matrices, orders, machine, batch, recipe, trains, registers)
     shortest = with_program(table, least_program_bytes(found, live, tilings, machine, batch))
     jobs = (
         stage_jobs(stage, kernels, machine, batch, recipe, trains, count_padding)
