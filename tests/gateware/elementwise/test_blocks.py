@@ -32,21 +32,24 @@ def moves_of(axis: Axis) -> dict[str, Any]:
         moves = {
             "start": {"whole": whole, "rest": rest},
             "by_pixel": {"whole": int(axis.stride == 1), "rest": int(axis.stride != 1)},
-            "by_tap": {"whole": -1, "rest": axis.stride - 1},
             "modulus": axis.stride,
+            "tap_step": axis.stride,
+            "backward": 1,
         }
     else:
         moves = {
             "start": {"whole": -axis.pad, "rest": 0},
             "by_pixel": {"whole": axis.stride, "rest": 0},
-            "by_tap": {"whole": 1, "rest": 0},
             "modulus": 1,
+            "tap_step": 1,
+            "backward": 0,
         }
     return {**moves, "limit": axis.read, "taps": axis.kernel}
 
 
 def test_places_of_taps_are_those_of_the_definition(simulate: Callable[..., None]) -> None:
-    """Of every pixel and tap, forward and backward, twice over; addresses are places times the words of a row."""
+    """Every tap of every pixel that meets something, in order, forward and backward, twice over; between them none but those in
+    the padding. Addresses are places times the words of a row, numbers are taps times those of a row."""
     dut, random, bits = AxisWalk(16), Random(2), 16
 
     async def bench(ctx: Any) -> None:
@@ -56,26 +59,33 @@ def test_places_of_taps_are_those_of_the_definition(simulate: Callable[..., None
             ctx.set(getattr(dut, name), 0)
 
         for _ in range(60):
-            axis, row_words = an_axis(random), random.randrange(1 << 12)
+            axis, row_words, row_taps = an_axis(random), random.randrange(1 << 12), random.randint(1, 40)
             fields = moves_of(axis)
             ctx.set(dut.axis, fields)
-            words = {"start": fields["start"]["whole"], "pixel": fields["by_pixel"]["whole"], "tap": fields["by_tap"]["whole"]}
-            for name, whole in words.items():
-                ctx.set(getattr(dut, f"{name}_words"), whole * row_words % (1 << bits))
-            ctx.set(dut.row_words, row_words)
+            whole = {"start": fields["start"]["whole"], "by_pixel": fields["by_pixel"]["whole"], "by_tap": 1 - 2 * axis.transposed}
+            ctx.set(dut.of_words, {name: value * row_words % (1 << bits) for name, value in {**whole, "more": 1}.items()})
+            taps = {"start": fields["start"]["rest"], "by_tap": fields["tap_step"], "more": 1}
+            ctx.set(dut.of_numbers, {name: value * row_taps % 256 for name, value in taps.items()})
             wanted = {}
             for tap in range(axis.kernel):
                 wanted |= {(int(pixel), tap): int(place) for pixel, place in zip(*axis.meetings(tap), strict=True)}
             await move("begin")
             for pixel in range(axis.computed):
+                mine = {tap: place for (of, tap), place in wanted.items() if of == pixel}
                 for again in range(2):
-                    for tap in range(axis.kernel):
-                        assert ctx.get(dut.inside) == ((pixel, tap) in wanted), (axis, pixel, tap)
+                    found, visited = {}, 1
+                    while True:
+                        tap, place = ctx.get(dut.tap), ctx.get(dut.place)
                         if ctx.get(dut.inside):
-                            place = wanted[pixel, tap]
-                            assert (ctx.get(dut.place), ctx.get(dut.words)) == (place, place * row_words % (1 << bits))
-                        if tap != axis.kernel - 1:
-                            await move("next_tap")
+                            found[tap] = place
+                            assert ctx.get(dut.words) == place * row_words % (1 << bits)
+                            assert ctx.get(dut.number) == tap * row_taps % 256
+                        if ctx.get(dut.last):
+                            break
+                        visited += 1
+                        await move("next_tap")
+                    assert list(found.items()) == list(mine.items()), (axis, pixel)
+                    assert visited <= max(-(-axis.kernel // fields["tap_step"]), 1)
                     if not again:
                         await move("first_tap")
                 await move("next_pixel")
