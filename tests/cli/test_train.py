@@ -1,6 +1,7 @@
 """`fixgrad train`: exit codes, messages, and a small run from its beginning to its report."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from fixgrad.cli import train
 from fixgrad.cli.app import load_command, main
-from fixgrad.network import Schedule
+from fixgrad.network import Optimiser, Schedule
 from fixgrad.numbers import Rounding
 from fixgrad.train.run import TrainingRun
 
@@ -67,6 +68,7 @@ def succeed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 def test_choices_are_those_of_the_arithmetic() -> None:
+    assert get_args(train.OptimizerName) == tuple(str(name) for name in Optimiser)
     assert get_args(train.ScheduleName) == tuple(str(name) for name in Schedule)
     assert get_args(train.RoundingName) == tuple(str(name) for name in Rounding)
 
@@ -106,6 +108,12 @@ WRONG_USE: list[tuple[Sequence[object], str]] = [
     (("--model", "digits", "--data", "digits", "--schedule", "cosine", "--out", "OUT"), "'cosine' is not one of"),
     (("--model", "digits", "--data", "digits", "--machine", "kcu150", "--out", "OUT"), "kcu1500"),
     (("--model", "nothing.py:model", "--data", "digits", "--out", "OUT"), "there is no file nothing.py"),
+    (("--model", "digits", "--data", "digits", "--optimizer", "lion", "--out", "OUT"), "'lion' is not one of"),
+    (("--model", "digits", "--data", "digits", "--beta2", 0.9, "--out", "OUT"), "the optimiser is sgd: add --optimizer adam"),
+    (
+        ("--model", "digits", "--data", "digits", "--optimizer", "adam", "--beta2", 1, "--out", "OUT"),
+        "beta2 is 1.0: choose a number from 0 to below 1",
+    ),
     (("--from", "epoch-0002"), "--from names a checkpoint to resume from: give --resume RUN too"),
     (("--resume", "OUT"), "holds no run (config.json is missing)"),
     (("--resume", "OUT", "--lr", 1), "--lr cannot be given with --resume: the run goes on with the settings in"),
@@ -206,6 +214,27 @@ def test_from_run_to_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         assert part in tables
 
 
+def test_a_run_by_adam_says_that_its_step_is_not_simulated(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ("--optimizer", "adamw", "--beta2", 0.99, "--eps", 1e-6, "--density", 0.4, "--epochs", 2, "--prune-epoch", 1)
+    shown = succeed(capsys, *SMALL, *options, "--out", out).splitlines()
+    assert shown[2] == (
+        "the step on kcu1500 is a bound, not simulated: digits (update) needs 2 moments of a weight for adamw, available are 1: "
+        "momentum SGD (--optimizer sgd)"
+    )
+    assert " at least" in shown[1]
+    assert " at least" in shown[3]
+    recipe = json.loads((out / "config.json").read_text())["plan"]["recipe"]
+    assert (recipe["optimiser"], recipe["beta2"], recipe["epsilon"]) == ("adamw", 0.99, 1e-6)
+    assert (recipe["learning_rate"], recipe["weight_decay"]) == (0.001, 0.01)
+    for command in (("report", out), ("inspect", out)):
+        assert "digits" in succeed(capsys, *command)
+    assert main(["check", str(out)]) == 1
+    assert "digits (update): 2 moments of a weight for adamw needed, 1 available" in capsys.readouterr().out
+    assert main(["simulate", str(out)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_json_is_one_object_an_epoch(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     shown = succeed(capsys, *SMALL, "--epochs", 2, "--json", "--out", tmp_path / "run")
     epochs = [json.loads(line) for line in shown.splitlines()]
@@ -288,21 +317,31 @@ def test_the_process_ends_with_the_exit_code(fixgrad, tmp_path: Path) -> None:  
     assert fixgrad("report", tmp_path / "nothing").returncode == 2
 
 
-def test_a_network_with_shortcuts_trains_without_a_machine(
+def test_a_network_with_shortcuts_has_a_time_on_a_machine_with_an_elementwise_unit(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Its step is not compiled: no time is shown, and a line says why; other commands refuse it in one line."""
+    """On others no time is shown, and a line says why; other commands refuse it in one line."""
     file = tmp_path / "shortcut.py"
     file.write_text(RESIDUAL)
-    out = tmp_path / "run"
-    arguments = ("train", "--model", f"{file}:small", "--data", "digits", "--epochs", "1", "--batch", "240", "--out", str(out))
-    assert main([*arguments]) == 0
+    out, other = tmp_path / "run", tmp_path / "other"
+    arguments = ("train", "--model", f"{file}:small", "--data", "digits", "--epochs", "1", "--batch", "240")
+    assert main([*arguments, "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "no time of a step on kcu1500: not yet compiled for residual networks" in shown
-    assert "step on kcu1500" not in shown.replace("a step on kcu1500", "")
-    code, shown = failure(capsys, "check", out)
-    assert code == 2
-    assert "small cannot be compiled yet: the machine computes chains of" in shown
+    missing = "1 elementwise unit (batchnorm; 3 more layers need it too)"
+    assert f"no time of a step on kcu1500: norm1 (ff) needs {missing}, available are 0" in shown
+    assert "  step on kcu1500" not in shown
+    assert main(["check", str(out)]) == 1
+    assert f"norm1 (ff): {missing} needed, 0 available" in capsys.readouterr().out
+    code, shown = failure(capsys, "simulate", out)
+    assert code == 1
+    assert missing in shown
+    assert main([*arguments, "--machine", "kcu1500-graph", "--out", str(other)]) == 0
+    shown = capsys.readouterr().out
+    assert "  step on kcu1500-graph\n" in shown
+    assert re.search(r"[0-9.]+ m?s +[0-9.,]+ [mu]s", shown.splitlines()[-1])
+    assert main(["check", str(other), "--machine", "kcu1500-graph"]) == 0
+    assert main(["simulate", str(other), "--machine", "kcu1500-graph"]) == 0
+    assert "norm1" in capsys.readouterr().out
 
 
 RESIDUAL = """

@@ -168,3 +168,18 @@ def test_the_program_itself_needs_room() -> None:
     assert check(network, exact, 6) == []
     (reason,) = check(network, with_memory(TINY, program.layout.bytes - 1), 6)
     assert (reason.phase, reason.needed) == ("memory", program.layout.bytes)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
+def test_an_optimiser_that_the_update_unit_does_not_know_is_named(optimiser: str) -> None:
+    network, recipe = one_convolution(3, size=9), Recipe(optimiser=optimiser)
+    (reason,) = check(network, TINY, 6, recipe=recipe)
+    assert (reason.layer, reason.phase, reason.needed, reason.available) == (network.name, "update", 2, 1)
+    assert str(reason) == (
+        f"{network.name} (update) needs 2 moments of a weight for {optimiser}, available are 1: momentum SGD (--optimizer sgd)"
+    )
+    with pytest.raises(InfeasibleError) as caught:
+        compile_step(network, None, TINY, 6, recipe)
+    assert caught.value.reasons == (reason,)
+    assert check(network, TINY, 6, recipe=recipe, mode="forward") == []
+    assert compile_step(network, None, TINY, 6, recipe, mode="forward").recipe == recipe

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fixgrad.compiler import compile_step
+from fixgrad.compiler import compile_step, context, register_banks
+from fixgrad.compiler.graph_builder import build_graph
 from fixgrad.machine import Machine, preset
 from fixgrad.network import (
     INPUT,
@@ -31,6 +32,7 @@ from fixgrad.network import (
     initial_state,
 )
 from fixgrad.network.batch_norm import WIDE_BITS
+from fixgrad.network.builder import NetworkBuilder
 from fixgrad.network.models import model
 from fixgrad.network.reference import ReferenceExecutor
 from fixgrad.network.state_arrays import state_from_arrays, state_to_arrays
@@ -128,6 +130,9 @@ class Drawn:
     def fork(self, tensor: str) -> str:
         """Two ways that are joined one behind the other."""
         ways = [self.conv(tensor, 3, 3, relu=True), self.append(ReLU(name=self.new("relu"), inputs=(tensor,)))]
+        if self.often(0.3):
+            ways.append(self.conv(ways.pop(), 2, 1, relu=self.often()))
+            ways.append(ways[0])
         return self.append(Concat(name=self.new("both"), inputs=tuple(ways)))
 
     def finished(self, tensor: str) -> Network:
@@ -135,7 +140,18 @@ class Drawn:
             tensor = self.append(AdaptiveAvgPool2d(name="average", inputs=(tensor,)))
         return self.finished_vector(self.append(Flatten(name="flat", inputs=(tensor,))))
 
+    def hidden(self, tensor: str) -> str:
+        """A linear layer that is normalised, and now and then added to another one."""
+        features, size = self.shapes[tensor][0], int(self.rng.integers(1, 12))
+        ways = []
+        for _ in range(int(self.rng.integers(1, 3))):
+            fields = {"in_features": features, "out_features": size, "bias": self.often(), "out_bits": WIDE_BITS}
+            linear = Linear(name=self.new("hidden"), inputs=(tensor,), **fields)
+            ways.append(self.norm(self.append(linear), relu=self.often()))
+        return ways[0] if len(ways) == 1 else self.append(Add(name=self.new("add"), inputs=tuple(ways), relu=self.often()))
+
     def finished_vector(self, tensor: str) -> Network:
+        tensor = self.hidden(tensor) if self.often(0.3) else tensor
         features = self.shapes[tensor][0]
         self.append(Linear(name="head", inputs=(tensor,), in_features=features, out_features=4, out_bits=16))
         return Network(self.name, self.shape, 6, tuple(self.layers))
@@ -144,18 +160,26 @@ class Drawn:
 def random_graph(seed: int) -> Network:
     """A few blocks of every kind, in random order."""
     drawn = Drawn(seed)
-    tensor = drawn.conv_norm(INPUT, int(drawn.rng.integers(1, 9)), 3, relu=True)
+    first = int(drawn.rng.integers(5))
+    tensor = INPUT
+    if first == 0:
+        tensor = drawn.norm(INPUT, relu=drawn.often())
+    elif first == 1:
+        tensor = drawn.pool(INPUT)
+    tensor = drawn.conv_norm(tensor, int(drawn.rng.integers(1, 9)), 3, relu=True)
     for _ in range(int(drawn.rng.integers(1, 4))):
         make = [drawn.block, drawn.block, drawn.pool, drawn.fork][int(drawn.rng.integers(4))]
         tensor = make(tensor)
     return drawn.finished(tensor)
 
 
-def prepared(network: Network, recipe: Recipe, batch: int, seed: int, density: float = 1.0) -> tuple[State, dict, Batches]:
+def prepared(
+    network: Network, recipe: Recipe, batch: int, seed: int, density: float = 1.0, zero: bool = False
+) -> tuple[State, dict, Batches]:
     """A calibrated state with random parameters and masks, and batches."""
     rng = np.random.default_rng([seed, 7])
     weights = {name: rng.normal(size=shape) * 0.4 for name, shape in network.parameters.items()}
-    weights |= {layer.gamma: 1 + weights[layer.gamma] for layer in network.batch_norms}
+    weights |= {layer.gamma: (0 if zero else 1) * (1 + weights[layer.gamma]) for layer in network.batch_norms}
     state = initial_state(network, weights, recipe)
     masks = {}
     for layer in network.mac_layers if density < 1 else ():
@@ -234,6 +258,51 @@ def test_missing_waits_would_show_in_extreme_orders() -> None:
     subjects = [reference_subject(ReferenceExecutor(network, copy, recipe, STEPS))]
     subjects += [functional_subject(FunctionalExecutor(program, state, STEPS, order)) for order in list(extreme_orders())[::5]]
     result = verify(network, subjects, batches[:1])
+    assert result.equal, str(result.first_mismatch)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_range_registers_are_stored_and_used_again(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With banks of 16 registers, many times a step; of whatever is measured nothing is lost or mixed."""
+    for module in (register_banks, context):
+        monkeypatch.setattr(module, "BANK", 16)
+    network = random_graph(seed)
+    numbers = register_banks.register_numbers(build_graph(network))
+    assert max(numbers.values()) >= 16
+    check_equal(network, 5, seed)
+    program = compile_step(network, None, MACHINE, 5)
+    assert len(program.positions["STATISTICS"]) == max(numbers.values()) // 16 + 1
+    assert max(program.columns("POST")["statistics"]) < 16
+
+
+def test_a_network_of_more_measurements_than_registers() -> None:
+    b = NetworkBuilder("deep", (2, 4, 4), 6)
+    tensor = b.conv_norm("conv", "norm", INPUT, 3, 3, relu=True)
+    for block in range(18):
+        inner = b.conv_norm(f"first{block}", f"norm_first{block}", tensor, 3, 1, relu=True)
+        inner = b.conv_norm(f"second{block}", f"norm_second{block}", inner, 3, 3)
+        tensor = b.add(f"add{block}", inner, tensor, relu=True)
+    network = b.classifier("head", tensor, 3)
+    numbers = register_banks.register_numbers(build_graph(network))
+    assert len(numbers) > 256
+    assert len(set(numbers.values())) == len(numbers)
+    program = compile_step(network, None, MACHINE, 3)
+    assert len(program.positions["STATISTICS"]) == 2
+    check_equal(network, 3, 0)
+
+
+def test_factors_that_begin_at_zero() -> None:
+    """As in residual networks whose last normalisation of each block is 0 at first: outputs and errors of zeros."""
+    network = random_graph(3)
+    recipe = Recipe(learning_rate=0.05)
+    state, masks, batches = prepared(network, recipe, 6, 3, zero=True)
+    program = compile_step(network, masks, MACHINE, 6, recipe)
+    copy = state_from_arrays(network, *state_to_arrays(state))
+    subjects = [
+        reference_subject(ReferenceExecutor(network, copy, recipe, STEPS)),
+        functional_subject(FunctionalExecutor(program, state, STEPS)),
+    ]
+    result = verify(network, subjects, batches)
     assert result.equal, str(result.first_mismatch)
 
 

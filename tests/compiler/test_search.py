@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fixgrad.compiler import compile_step
 from fixgrad.compiler.axis_cuts import AxisCut, axis_cuts
 from fixgrad.compiler.cost import Grid, Job, gradient_cost, least_cycles, map_cost
-from fixgrad.compiler.graph import build_graph
+from fixgrad.compiler.graph_builder import build_graph
 from fixgrad.compiler.planning import stage_jobs
 from fixgrad.compiler.search import best_layer, block_sizes, branches, splits
 from fixgrad.compiler.stages import Stage

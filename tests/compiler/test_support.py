@@ -46,7 +46,7 @@ def reasons(network: Network, machine) -> list[str]:
 def test_a_machine_without_the_unit_names_the_layer_and_a_preset_that_has_it() -> None:
     network = between(Add(name="total", inputs=("conv", INPUT)))
     line = (
-        "total (ff) needs 1 elementwise unit for a add that is no part of a chain, available are 0: "
+        "total (ff) needs 1 elementwise unit (add), available are 0: "
         "elementwise_lanes above 0, as machine kcu1500-graph has them, or a chain of layers such as vgg11"
     )
     assert reasons(network, PLAIN) == [line]

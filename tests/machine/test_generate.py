@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 
 from fixgrad.machine import Instruction, Machine, decode, decode_program, preset
+from fixgrad.machine.elementwise_instructions import ERRORS_OF_MAXIMA, MAXIMUM, NORMALISE_NG, RECORD_BYTES
 from fixgrad.machine.generate import RandomProgram, random_instruction, random_program
-from fixgrad.machine.instructions import INSTRUCTION_BYTES, KINDS, STEP_ENTRY_BYTES, Unit
+from fixgrad.machine.instructions import ALL_KINDS, INSTRUCTION_BYTES, KINDS, STEP_ENTRY_BYTES, Unit, kinds_of
 from fixgrad.machine.parameters import TAPS_PER_WORD
 
-MACHINES = ["tiny", "formal", "ecp5-85f", "kcu1500"]
+MACHINES = ["tiny", "formal", "ecp5-85f", "kcu1500", "tiny-graph"]
 UNITS = (Unit.LOAD, Unit.COMPUTE, Unit.POST, Unit.UPDATE)
 SIDES = ("top", "bottom", "left", "right")
 ALL_PES = 7
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", ALL_KINDS, ids=lambda kind: kind.name)
 def test_random_instructions_survive_their_encoding(kind: object) -> None:
     random = Random(3)
     made = {random_instruction(random, kind.name) for _ in range(50)}  # type: ignore[attr-defined]
@@ -47,7 +48,7 @@ def test_programs_are_sound(name: str) -> None:
         program = random_program(machine, seed)
         Checker(program).check()
         seen.update(instruction.name for instruction in program.instructions)
-    assert set(seen) == {kind.name for kind in KINDS}
+    assert set(seen) == {kind.name for kind in kinds_of(machine)}
 
 
 def test_programs_overlap() -> None:
@@ -309,3 +310,50 @@ class Checker:
     def _statistics(self, item: Instruction, count: int) -> Iterator[tuple[object, int, int, bool]]:
         assert item.count <= 256
         yield "dram", item.target, 16 * item.count, True
+
+    def _elementwise(self, item: Instruction, count: int) -> Iterator[tuple[object, int, int, bool]]:
+        lanes = self.machine.lanes
+        assert 1 <= item.images <= lanes
+        yield "params", item.param, 1, False
+        result = self._words(item.channels, item.channel_words, item.rows, item.row_words, item.columns)
+        if item.operands:
+            size = item.first_rows, item.first_row_words, item.first_columns
+            words = self._words(item.channels, item.first_channel_words, *size)
+            yield "dram", item.first, words * lanes * (1 + item.first_wide), False
+            if item.combine == ERRORS_OF_MAXIMA:
+                yield "dram", item.argmax, words * lanes, False
+        if item.operands == 2:
+            words = self._words(item.channels, item.second_channel_words, item.rows, item.second_row_words, item.columns)
+            yield "dram", item.second, words * lanes * (1 + item.second_wide), False
+        if item.masked:
+            words = self._words(item.channels, item.mask_channel_words, item.rows, item.mask_row_words, item.columns)
+            yield "dram", item.mask, words * lanes, False
+        if item.with_argmax:
+            assert item.combine == MAXIMUM
+            yield "dram", item.argmax, result * lanes, True
+        if item.per_channel:
+            yield "dram", item.record, RECORD_BYTES * item.channels, False
+        yield "dram", item.element, 4 * item.channels, False
+        yield "dram", item.target, result * lanes * (2 if item.out_bits > 8 else 1), True
+
+    @staticmethod
+    def _words(channels: int, channel_words: int, rows: int, row_words: int, columns: int) -> int:
+        return (channels - 1) * channel_words + (rows - 1) * row_words + columns
+
+    def _channel_sums(self, item: Instruction, count: int) -> Iterator[tuple[object, int, int, bool]]:
+        words = (item.micro_batches - 1) * item.batch_words + (item.channels - 1) * item.channel_words + item.pixels
+        yield "dram", item.first, words * self.machine.lanes * (1 + item.first_wide), False
+        if item.products:
+            yield "dram", item.second, words * self.machine.lanes * (1 + item.second_wide), False
+        yield "dram", item.target, (RECORD_BYTES if item.products else 4) * item.channels, True
+
+    def _normalise(self, item: Instruction, count: int) -> Iterator[tuple[object, int, int, bool]]:
+        assert 1 <= item.count <= 1 << 24
+        yield "params", item.param, 1, False
+        yield "dram", item.record, RECORD_BYTES * item.channels, True
+        yield "dram", item.gamma, 4 * item.channels, False
+        if item.mode == NORMALISE_NG:
+            yield "dram", item.gamma_gradient, 4 * item.channels, True
+            yield "dram", item.beta_gradient, 4 * item.channels, True
+        else:
+            yield "dram", item.beta, 4 * item.channels, False

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from fixgrad.errors import DataError
-from fixgrad.network import Recipe, State, initial_state
+from fixgrad.network import Optimiser, Recipe, State, initial_state
 from fixgrad.network.models import model
 from fixgrad.network.scaling import ScaleHistory
 from fixgrad.network.state_arrays import StateArrays, state_from_arrays, state_to_arrays
+from fixgrad.network.update_rules import use_optimiser
 
 NETWORK = model("digits")
 
@@ -89,6 +90,63 @@ def _array(name: str, array: Any) -> Callable[[dict[str, Any], dict[str, Any]], 
             arrays[name] = array
 
     return change
+
+
+def _adam_arrays(arrays: dict[str, Any], _values: dict[str, Any]) -> None:
+    """Give every parameter a second moment."""
+    for name in [name for name in arrays if name.startswith("momentum/")]:
+        arrays[name] = np.zeros_like(arrays[name])
+        arrays[f"second_moment/{name.partition('/')[2]}"] = np.zeros_like(arrays[name])
+
+
+def test_moments_of_adam_come_back_whole(state: State) -> None:
+    use_optimiser(state, Optimiser.ADAM)
+    state.moment_steps = 5
+    parameter = state.parameters["conv2.weight"]
+    assert parameter.second_moment is not None
+    assert not parameter.momentum.any()
+    parameter.momentum[...] = (-(2**22) - 5) * 256 + 17
+    parameter.second_moment[...] = (2**23 - 1) * 256 + 255
+    arrays, values = state_to_arrays(state)
+    again = state_from_arrays(NETWORK, arrays, json.loads(json.dumps(values)))
+    other = again.parameters["conv2.weight"].second_moment
+    assert again.moment_steps == 5
+    assert other is not None
+    assert other is not parameter.second_moment
+    assert np.array_equal(other, parameter.second_moment)
+    assert np.array_equal(again.parameters["conv2.weight"].momentum, parameter.momentum)
+
+
+def test_sgd_says_nothing_of_moments(state: State) -> None:
+    state.moment_steps = 5
+    arrays, values = state_to_arrays(state)
+    assert "moment_steps" not in values
+    assert not any(name.startswith("second_moment/") for name in arrays)
+
+
+WORDS = {
+    "some second moments": (_array("second_moment/conv1.bias", None), "some parameters have a second moment and others have none"),
+    "no number of updates": (lambda arrays, values: values.pop("moment_steps"), "lacks 'moment_steps'"),
+    "a negative number of updates": (_set("moment_steps", -1), "moment_steps is -1: expected 0 or more"),
+    "a negative second moment": (
+        _array("second_moment/conv1.bias", np.full(32, -(2**22) * 256, np.int32)),
+        "second_moment/conv1.bias holds a word that no moment has",
+    ),
+    "a code of SGD": (_array("momentum/conv1.bias", np.full(32, 77, np.int32)), "momentum/conv1.bias holds a word that no moment has"),
+    "a shape": (_array("second_moment/conv1.bias", np.zeros(31, np.int32)), r"is int32 \[31\]: expected int32 \[32\]"),
+    "a foreign moment": (_array("second_moment/conv9.weight", np.zeros(1, np.int32)), "belongs to no parameter of digits"),
+}
+
+
+@pytest.mark.parametrize("what", WORDS)
+def test_what_no_state_of_adam_can_have_is_refused(saved: StateArrays, what: str) -> None:
+    _adam_arrays(saved.arrays, saved.values)
+    saved.values["moment_steps"] = 5
+    assert state_from_arrays(NETWORK, saved.arrays, saved.values).moment_steps == 5
+    change, message = WORDS[what]
+    change(saved.arrays, saved.values)
+    with pytest.raises(DataError, match=message):
+        state_from_arrays(NETWORK, saved.arrays, saved.values)
 
 
 DAMAGED = {

@@ -15,7 +15,7 @@ from fixgrad.compiler import compile_step
 from fixgrad.errors import DataError, UsageError
 from fixgrad.machine import preset
 from fixgrad.machine.files import save_machine
-from fixgrad.network import Recipe
+from fixgrad.network import Optimiser, Recipe
 from fixgrad.network.models import model
 from fixgrad.report.predicted_step import PredictedStep, predicted_step, step_prediction
 from fixgrad.report.run_report import RunReport, find_float_run, report_run, write_report
@@ -257,3 +257,13 @@ def test_masks_that_do_not_fit_the_network_are_refused() -> None:
     for masks in ({"conv9.weight": np.zeros((2, 2), bool)}, {"conv2.weight": np.zeros((2, 2), bool)}):
         with pytest.raises(UsageError, match=r"conv[29]"):
             predicted_step(network, masks, machine, 8, recipe)
+
+
+def test_a_run_by_adam_is_bounded_and_says_why(tmp_path: Path) -> None:
+    adam = train(replace(SPARSE, optimiser=Optimiser.ADAM), tmp_path / "adam")
+    floats = train(FLOAT, tmp_path / "float")
+    report = report_run(adam, floats)
+    assert report.step.kind is PredictionKind.BOUND
+    assert "(update) needs 2 moments of a weight for adam" in report.step.reason
+    assert report.comparison is not None
+    assert "optimiser adam here, sgd there" in report.comparison.differences

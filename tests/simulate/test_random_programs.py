@@ -12,6 +12,7 @@ TINY = preset("tiny")
 #: All with the lanes of tiny: the simulator's inner loops are compiled for each number of lanes.
 MACHINES = {
     "tiny": TINY,
+    "an elementwise unit": preset("tiny-graph"),
     "one PE": preset("formal").with_changes(lanes=TINY.lanes),
     "sixteen PEs": TINY.with_changes(groups=4, pes_per_group=4, post_processors=2, lane_words=64),
 }

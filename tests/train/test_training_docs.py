@@ -28,7 +28,7 @@ def test_the_table_of_defaults() -> None:
     for name, defaults in [*((f"`{name}`", found) for name, found in BY_MODEL.items()), ("others", GENERAL)]:
         row = (
             f"| {name} | {defaults.epochs} | {defaults.batch} | {defaults.learning_rate} | {defaults.warmup_steps} steps "
-            f"| {defaults.momentum} | {defaults.weight_decay} | linear to 0 |"
+            f"| {defaults.momentum} | {defaults.weight_decay} | linear to 0 | {defaults.adam_rate} |"
         )
         assert row in TEXT
 

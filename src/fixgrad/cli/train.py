@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from fixgrad.train.request import RunRequest
     from fixgrad.train.run import StepPrediction, TrainingRun
 
-#: The values of `fixgrad.network.Schedule` and `fixgrad.numbers.Rounding`, repeated so that --help need not import NumPy.
+#: The values of `fixgrad.network.Optimiser`, its `Schedule` and `fixgrad.numbers.Rounding`, repeated so that --help need not
+#: import NumPy.
+OptimizerName = Literal["sgd", "adam", "adamw"]
 ScheduleName = Literal["constant", "linear", "step"]
 RoundingName = Literal["nearest", "stochastic"]
 AllocationName = Literal["uniform", "global", "macs"]
@@ -106,12 +108,31 @@ def command(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of initial weights, order, augmentation and rounding. (default: 0)", rich_help_panel=HOW)
     ] = None,
+    optimizer: Annotated[
+        OptimizerName | None,
+        typer.Option(
+            help="sgd: with momentum; adam; adamw: Adam with decoupled weight decay. Machines compute sgd alone. (default: sgd)",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(help="Peak learning rate for the mean loss. (default: vgg11 0.02, others 0.01)", rich_help_panel=HOW),
+        typer.Option(
+            help="Peak learning rate for the mean loss. (default: of sgd vgg11 0.02, others 0.01; of adam vgg 0.0003, others 0.001)",
+            rich_help_panel=HOW,
+        ),
     ] = None,
-    momentum: Annotated[float | None, typer.Option(help="From 0 to below 1. (default: 0.9)", rich_help_panel=HOW)] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="L2 coefficient. (default: 0.0005)", rich_help_panel=HOW)] = None,
+    momentum: Annotated[
+        float | None, typer.Option(help="From 0 to below 1; of adam beta1. (default: 0.9)", rich_help_panel=HOW)
+    ] = None,
+    beta2: Annotated[
+        float | None, typer.Option(help="Of adam, from 0 to below 1. (default: 0.999)", rich_help_panel=HOW)
+    ] = None,
+    eps: Annotated[float | None, typer.Option(help="Of adam. (default: 1e-08)", rich_help_panel=HOW)] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(help="L2 coefficient; of adamw decoupled. (default: sgd 0.0005, adam 0, adamw 0.01)", rich_help_panel=HOW),
+    ] = None,
     schedule: Annotated[
         ScheduleName | None,
         typer.Option(
@@ -244,7 +265,7 @@ def command(
         end_with(train_as_workers(workers or 1, threads, resume or out))
     from rich.console import Console
 
-    from fixgrad.network import Schedule
+    from fixgrad.network import Optimiser, Schedule
     from fixgrad.numbers import Rounding
     from fixgrad.train.collective import from_environment
     from fixgrad.train.execution import Execution
@@ -276,8 +297,11 @@ def command(
         "balance": balance,
         "epochs": epochs,
         "batch": batch,
+        "optimiser": None if optimizer is None else Optimiser(optimizer),
         "learning_rate": lr,
         "momentum": momentum,
+        "beta2": beta2,
+        "epsilon": eps,
         "weight_decay": weight_decay,
         "schedule": None if schedule is None else Schedule(schedule),
         "warmup_steps": warmup,
@@ -387,9 +411,10 @@ def _train(
         if not as_json:
             if (origin := run.folder.config().get("origin")) and not run.history[origin["epochs_taken_over"] :]:
                 console.print(f"from {origin['run']}, {origin['checkpoint']}: {origin['meaning']}", soft_wrap=True, highlight=False)
-            if not run.plan.network.is_chain:
-                console.print(f"no time of a step on {cost.machine}: not yet compiled for residual networks", highlight=False)
-            shown = cost.machine if run.plan.network.is_chain else None
+            why = cost.why_none(run.plan.network)
+            if why is not None:
+                console.print(f"no time of a step on {cost.machine}: {why}", soft_wrap=True, highlight=False, markup=False)
+            shown = cost.machine if why is None else None
             console.print(heading(shown), soft_wrap=True, highlight=False, style="bold")
         watchers.append(stack.enter_context(ProgressWatcher(console, run.plan.epochs)))
         told_bound = None

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from fixgrad.compiler.graph import Graph
 from fixgrad.compiler.kernels import END_WORDS, Chunk, Runs, TileKernels, entry_words
-from fixgrad.compiler.layout import INDEX_BYTES, RegionTable, code_bytes, micro_batches
+from fixgrad.compiler.layout import INDEX_BYTES, REGISTER_BYTES, RegionTable, code_bytes, micro_batches
 from fixgrad.compiler.matrix import KernelMatrix
+from fixgrad.compiler.register_banks import BANK
 from fixgrad.compiler.resources import Halves, InputRing, KernelQueues, MapReady, Waits
 from fixgrad.compiler.stages import FeatureMap, Stage
 from fixgrad.compiler.stream import InstructionStream, Label, Template
@@ -20,6 +21,8 @@ from fixgrad.machine.instructions import STEP_ENTRY_BYTES, Unit
 from fixgrad.machine.parameters import MAX_PES_PER_GROUP
 
 Ints = NDArray[np.int64]
+#: Label of what belongs to no layer.
+STEP = Label("", "step")
 #: LOAD_KERNELS.pe for all PEs of a group.
 ALL_PES = 7
 
@@ -42,6 +45,7 @@ class Context:
     _held: list[str] = field(default_factory=list)
     _turns: int = 0
     _params_loaded: int = 0
+    _bank: int = 0
     ring: InputRing = field(init=False)
     queues: KernelQueues = field(init=False)
 
@@ -75,6 +79,21 @@ class Context:
         if region not in self.ready:
             self.ready[region] = MapReady((self.micro_batches, item.channels, item.rows))
         return self.ready[region]
+
+    def register(self, name: str) -> int:
+        """The range register of that name, 0 in a forward pass; those of the bank before are stored before a new bank is used."""
+        number = self.layout.registers.get(name, 0)
+        if number // BANK > self._bank:
+            self.store_registers()
+            self._bank = number // BANK
+        return number % BANK
+
+    def store_registers(self) -> None:
+        """Write the registers of the bank in use to memory, when everything so far has been measured, and clear them."""
+        count = 1 + max(number % BANK for number in self.layout.registers.values() if number // BANK == self._bank)
+        target = self.layout.address("statistics") + REGISTER_BYTES * BANK * self._bank
+        waits = Waits(compute=self.stream.issued(Unit.COMPUTE), update=self.updates())
+        self.stream.emit("STATISTICS", STEP, 0, waits, {"target": target, "count": count})
 
     def load_params(self, label: Label) -> None:
         """Fill the parameter memory with the whole step table, if it fits; else entries are loaded one by one."""

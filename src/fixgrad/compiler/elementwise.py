@@ -113,7 +113,7 @@ class MapUse:
             "out_bits": target.bits,
             "param": param,
             "measured": int(self.register in context.layout.registers),
-            "statistics": context.layout.registers.get(self.register or "", 0),
+            "statistics": 0 if self.register is None else context.register(self.register),
             "per_channel": int(self.record is not None),
             "masked": int(self.mask is not None),
             **self.fields,

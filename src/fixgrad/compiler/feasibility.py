@@ -12,7 +12,8 @@ from fixgrad.compiler.cost import Job
 from fixgrad.compiler.graph import Graph
 from fixgrad.compiler.infeasible import Infeasible
 from fixgrad.compiler.kernels import END_WORDS, entry_words
-from fixgrad.compiler.layout import MAP_ALIGNMENT, RegionTable, micro_batches, register_names, stored_bytes
+from fixgrad.compiler.layout import MAP_ALIGNMENT, RegionTable, micro_batches, stored_bytes
+from fixgrad.compiler.register_banks import BANK, register_groups
 from fixgrad.compiler.search import splits
 from fixgrad.compiler.stages import Stage
 from fixgrad.compiler.tiling import LayerTiling
@@ -188,7 +189,7 @@ def unfit_program(graph: Graph, batch: int, trains: bool) -> Iterator[Infeasible
     layers = (1 << next(field.bits for field in HEADER if field.name == "layer")) - 1
     limits = (
         ("layers" if graph.nodes else "layers with weights", len(graph.steps), layers, "fewer layers"),
-        ("range registers", len(register_names(graph)) if trains else 0, post["statistics"].high + 1, "fewer layers"),
+        ("range registers of a layer", max(map(len, register_groups(graph))) if trains else 0, BANK, "fewer parameters"),
         ("images of a batch", batch, post["random_batch"].high, "a smaller batch"),
         ("classes", stages[-1].layer.out_channels, loss["classes"].high, "fewer classes"),
         ("channels of a map", max(stage.layer.out_channels for stage in stages), post["total_channels"].high, "fewer channels"),
@@ -196,6 +197,12 @@ def unfit_program(graph: Graph, batch: int, trains: bool) -> Iterator[Infeasible
     for what, needed, available, remedy in limits:
         if needed > available:
             yield Infeasible(network, "program", what, needed, available, (f"{remedy}: at most {available:,}",))
+
+
+def unfit_optimiser(network: str, recipe: Recipe) -> Iterator[Infeasible]:
+    """Whether the update unit computes the recipe's optimiser: momentum SGD, of which it holds one moment of a weight."""
+    if recipe.optimiser.is_adaptive:
+        yield Infeasible(network, "update", f"moments of a weight for {recipe.optimiser}", 2, 1, ("momentum SGD (--optimizer sgd)",))
 
 
 def unfit_waits(network: str, counts: Mapping[str, int]) -> Iterator[Infeasible]:

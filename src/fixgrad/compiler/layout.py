@@ -87,13 +87,14 @@ def register_names(graph: Graph) -> list[str]:
     """Names of the range registers of a training step, in order: of every tensor with a scale of its own, and of parameters."""
     backward = list(reversed(graph.backward))
     names = [f"ff/{step.name}" for step in graph.steps if step.layer.rescales]
-    names += [f"ng/{back.step.name}" for back in backward if _makes_error(back)]
+    names += [f"ng/{back.step.name}" for back in backward if makes_error(back)]
     names.append(f"loss/{graph.network.logits}")
     names += [f"sum/{item.tensor}" for back in backward for item in back.sums]
     return names + [f"update/{name}" for step in graph.steps for name in step.layer.parameters]
 
 
-def _makes_error(back: Backward) -> bool:
+def makes_error(back: Backward) -> bool:
+    """Whether an error is made anew, with a scale and a range register of its own, by NG of a stage or of a node."""
     if isinstance(back.step, Stage):
         return back.step.sink is not None
     return any(item.is_new for item in back.sent)
@@ -105,7 +106,7 @@ def entry_names(graph: Graph, train: bool) -> list[str]:
     inputs = {f"ff/{node.name}": len(node.sources) for node in graph.nodes if isinstance(node.layer, Concat)}
     names = [entry for name in wanted for entry in _entries(name, inputs.get(name))]
     passes = any(not node.layer.rescales for node in graph.nodes)
-    passes_errors = any(not _makes_error(back) for back in graph.backward if isinstance(back.step, Node))
+    passes_errors = any(not makes_error(back) for back in graph.backward if isinstance(back.step, Node))
     return [*names, PASS_ENTRY] if passes or (train and passes_errors) else names
 
 
@@ -132,13 +133,17 @@ def lay_out(
     batch: int,
     recipe: Recipe,
     train: bool,
+    registers: dict[str, int],
 ) -> RegionTable:
-    """The regions of all tensors; the program's own follows when it is known how long it is."""
-    places = _Allocator()
-    names, registers = entry_names(graph, train), register_names(graph) if train else []
+    """The regions of all tensors; the program's own follows when it is known how long it is.
+
+    Args:
+        registers: numbers of the range registers, see `fixgrad.compiler.register_banks`; none of a forward pass.
+    """
+    places, names = _Allocator(), entry_names(graph, train)
     places.add("step_table", len(names) * STEP_ENTRY_BYTES, "step table: 64 bytes an entry")
     if train:
-        places.add("statistics", len(registers) * REGISTER_BYTES, "range registers: 16 bytes each")
+        places.add("statistics", (max(registers.values()) + 1) * REGISTER_BYTES, "range registers: 16 bytes each")
         places.add("labels", micro_batches(batch, machine.lanes) * machine.lanes * LABEL_BYTES, "uint16 [micro-batch][lane]")
     for region in _map_regions(graph, machine, batch, train):
         places.add(*region, alignment=MAP_ALIGNMENT)
@@ -148,11 +153,7 @@ def lay_out(
     for node in graph.nodes:
         for region in _node_regions(node, train):
             places.add(*region)
-    return RegionTable(places.regions, orders, _numbered(names), _numbered(registers))
-
-
-def _numbered(names: Sequence[str]) -> dict[str, int]:
-    return {name: number for number, name in enumerate(names)}
+    return RegionTable(places.regions, orders, {name: number for number, name in enumerate(names)}, registers)
 
 
 def with_program(table: RegionTable, size: int) -> RegionTable:

@@ -1,6 +1,6 @@
 """A whole step as instructions: FF of every stage, the loss, then NG, WG and UPDATE from the last stage to the first."""
 
-from fixgrad.compiler.context import Context
+from fixgrad.compiler.context import STEP, Context
 from fixgrad.compiler.graph import Node
 from fixgrad.compiler.layout import LABEL_BYTES
 from fixgrad.compiler.map_phase import ForwardPhase, NeuronGradientPhase
@@ -11,9 +11,6 @@ from fixgrad.compiler.tiling import LayerTiling
 from fixgrad.compiler.weight_phase import WeightPhase
 from fixgrad.machine.instructions import Unit
 from fixgrad.network import Recipe
-
-#: Label of what belongs to no layer.
-STEP = Label("", "step")
 
 
 def lower_step(context: Context, tilings: list[LayerTiling], recipe: Recipe) -> None:
@@ -27,7 +24,7 @@ def lower_step(context: Context, tilings: list[LayerTiling], recipe: Recipe) -> 
     if context.trains:
         _lower_loss(context)
         _lower_backward(context, tilings, recipe)
-        _store_statistics(context)
+        context.store_registers()
     context.stream.emit("HALT", STEP, 0, _everything(context), {})
 
 
@@ -73,7 +70,7 @@ def _lower_loss(context: Context) -> None:
             "images": context.images(micro_batch),
             "random_batch": context.batch,
             "random_image": micro_batch * lanes,
-            "statistics": layout.registers[name],
+            "statistics": context.register(name),
         }
         if layer.bias:
             fields["bias_gradient"] = layout.address(f"bias_gradient/{stage.name}")
@@ -81,12 +78,6 @@ def _lower_loss(context: Context) -> None:
         post = context.stream.emit("LOSS", label, stage.index, loaded, fields)
         ready = context.ready_map(f"error/{stage.name}", stage.error)
         ready.written(micro_batch, slice(None), slice(None), post)
-
-
-def _store_statistics(context: Context) -> None:
-    fields = {"target": context.layout.address("statistics"), "count": len(context.layout.registers)}
-    waits = Waits(compute=context.stream.issued(Unit.COMPUTE), update=context.updates())
-    context.stream.emit("STATISTICS", STEP, 0, waits, fields)
 
 
 def _everything(context: Context) -> Waits:

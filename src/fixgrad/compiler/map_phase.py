@@ -54,7 +54,7 @@ class MapPhase(ABC):
         self.inputs = Inputs(
             self.context, self.stage, self.label, self.read_region, self.read, by_pixel, self.tiling.resident
         )
-        register = self.context.layout.registers.get(f"{self.phase}/{self.stage.name}", 0)
+        register = self.context.register(f"{self.phase}/{self.stage.name}")
         self._maker = Patches(self.context, self.stage, self.label, self.tiling.split, self.mode, register)
         self._patches: dict[Rectangle, Patch] = {}
 
@@ -167,7 +167,7 @@ class MapPhase(ABC):
             "channel_split": int(tiling.split.channels > 1),
             "param": param,
             "images": context.images(tile.micro_batch),
-            "statistics": context.layout.registers.get(name, 0),
+            "statistics": context.register(name),
             **rectangle_fields("out", tiling.split.rectangles(tile.rectangle)),
         }
         return context.stream.emit("POST", self.label, self.stage.index, waits.join(loaded), {**shared, **fields})

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.compiler.code import EncodedCode
-from fixgrad.compiler.graph import build_graph
+from fixgrad.compiler.graph_builder import build_graph
 from fixgrad.compiler.image import MemoryLayout
 from fixgrad.compiler.layout import Region, RegionTable
 from fixgrad.compiler.matrix import KernelMatrix, alive_kernels, in_memory

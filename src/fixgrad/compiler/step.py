@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from fixgrad.compiler.context import Context
 from fixgrad.compiler.cost import Job
-from fixgrad.compiler.feasibility import least_program_bytes, unfit_memory, unfit_program, unfit_waits
-from fixgrad.compiler.graph import Graph, build_graph
+from fixgrad.compiler.feasibility import least_program_bytes, unfit_memory, unfit_optimiser, unfit_program, unfit_waits
+from fixgrad.compiler.graph import Graph
+from fixgrad.compiler.graph_builder import build_graph
 from fixgrad.compiler.image import MemoryLayout
 from fixgrad.compiler.infeasible import Infeasible, InfeasibleError
 from fixgrad.compiler.layout import RegionTable, lay_out, with_program
@@ -18,6 +19,7 @@ from fixgrad.compiler.matrix import KernelMatrix, alive_kernels, in_memory
 from fixgrad.compiler.ordering import channel_orders
 from fixgrad.compiler.planning import plan, stage_jobs
 from fixgrad.compiler.program import Program
+from fixgrad.compiler.register_banks import register_numbers
 from fixgrad.compiler.schedule import schedule
 from fixgrad.compiler.search import LayerChoice
 from fixgrad.compiler.support import unfit_layers
@@ -114,7 +116,8 @@ def _prepare(
     pruned = checked_masks(network, masks or {})
     graph = build_graph(network)
     found = graph.stages
-    _refuse(unfit_program(graph, batch, trains))
+    unknown = unfit_optimiser(network.name, recipe) if trains else ()
+    _refuse([*unknown, *unfit_program(graph, batch, trains)])
     alive = [alive_kernels(stage, pruned.get(f"{stage.name}.weight")) for stage in found]
     live = [int(np.count_nonzero(mask)) for mask in alive]
     choices = plan(found, live, machine, batch, recipe, trains=trains, count_padding=count_padding)
@@ -124,7 +127,8 @@ def _prepare(
         KernelMatrix(in_memory(stage, mask, orders[stage.target.name], orders[stage.source.name]), tiling.block_rows)
         for stage, mask, tiling in zip(found, alive, tilings, strict=True)
     )
-    table = lay_out(graph, matrices, orders, machine, batch, recipe, trains)
+    registers = register_numbers(graph) if trains else {}
+    table = lay_out(graph, matrices, orders, machine, batch, recipe, trains, registers)
     shortest = with_program(table, least_program_bytes(found, live, tilings, machine, batch))
     jobs = (
         stage_jobs(stage, kernels, machine, batch, recipe, trains, count_padding)

@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 
 from fixgrad.compiler.graph import Backward, Graph
 from fixgrad.compiler.stages import Stage
-from fixgrad.errors import DataError
+from fixgrad.errors import DataError, UsageError
 from fixgrad.machine.instructions import ALL_STEP_PARAMETERS, STEP_ENTRY_BYTES
 from fixgrad.network import Add, BatchNorm, Concat, Recipe, StepTable
 from fixgrad.network.junctions import MAX_ALIGNMENT
 from fixgrad.network.normalisation import PRODUCT_FRAC, ROOT_FRAC, epsilon_code, running_shifts
-from fixgrad.network.recipe import OPERAND_BITS
+from fixgrad.network.recipe import OPERAND_BITS, UpdateConstants
 from fixgrad.network.scaling import common_frac
 from fixgrad.network.step_table import ErrorScales
+from fixgrad.network.update import TermShifts
 from fixgrad.numbers import Rounding
 
 Values = dict[str, int]
@@ -156,6 +157,8 @@ def _error(scales: ErrorScales, recipe: Recipe) -> Values:
 
 def _update(table: StepTable, parameter: str, recipe: Recipe) -> dict[str, Any]:
     scales, constants = table.updates[parameter], table.constants
+    if not (isinstance(constants, UpdateConstants) and isinstance(scales.shifts, TermShifts)):
+        raise UsageError(f"the step table of a machine has no place for {recipe.optimiser}: its update unit computes sgd alone")
     return {
         "stochastic": int(recipe.update_rounding is Rounding.STOCHASTIC),
         "key_low": scales.key.low,

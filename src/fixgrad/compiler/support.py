@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from itertools import takewhile
 
-from fixgrad.compiler.graph import host_layers, tail_of
+from fixgrad.compiler.graph_builder import node_layers
 from fixgrad.compiler.infeasible import Infeasible
 from fixgrad.compiler.stages import MAX_EDGE, unfit_convolution, unfit_tail
 from fixgrad.compiler.windows import are_equal
@@ -40,7 +40,7 @@ def unfit_layers(network: Network, machine: Machine) -> Iterator[Infeasible]:
     if not machine.elementwise_lanes and outside:
         yield _without_unit(outside, machine)
         return
-    nodes = [] if not machine.elementwise_lanes else _nodes(network)
+    nodes = [] if not machine.elementwise_lanes else node_layers(network)
     for layer in network.layers:
         if isinstance(layer, MacLayer):
             yield from _unfit_stage(network, layer, _chain_tail(network, layer) if not machine.elementwise_lanes else ())
@@ -52,20 +52,12 @@ def unfit_layers(network: Network, machine: Machine) -> Iterator[Infeasible]:
 
 def _without_unit(outside: tuple[Layer, ...], machine: Machine) -> Infeasible:
     first = outside[0]
-    others = f", and so do {len(outside) - 1} more layers" if len(outside) > 1 else ""
+    others = f"; {len(outside) - 1} more layers need it too" if len(outside) > 1 else ""
     preset = f"{machine.name}-graph"
     if preset not in PRESETS:
         preset = next(name for name, each in PRESETS.items() if each.elementwise_lanes)
     remedies = (f"elementwise_lanes above 0, as machine {preset} has them", "a chain of layers such as vgg11")
-    return Infeasible(first.name, "ff", f"elementwise unit for a {first.kind} that is no part of a chain{others}", 1, 0, remedies)
-
-
-def _nodes(network: Network) -> list[Layer]:
-    """The layers that are left for the elementwise unit."""
-    taken = {layer.name for layer in host_layers(network)}
-    for layer in network.mac_layers:
-        taken.update(item.name for item in tail_of(network, layer))
-    return [layer for layer in network.layers if layer.name not in taken and not isinstance(layer, MacLayer | Flatten)]
+    return Infeasible(first.name, "ff", f"elementwise unit ({first.kind}{others})", 1, 0, remedies)
 
 
 def _chain_tail(network: Network, layer: MacLayer) -> tuple[Layer, ...]:

@@ -112,7 +112,7 @@ class Updates:
             "stored_bytes": wide,
             "momentum_bytes": momentum,
             "operands": 1,
-            "statistics": layout.registers[f"update/{name}.weight"],
+            "statistics": self.context.register(f"update/{name}.weight"),
         }
         return {item: np.where(kernels > 0, values, 0) for item, values in fields.items()}
 
@@ -150,6 +150,6 @@ def update_vector(context: Context, label: Label, number: int, entry: str, regio
             "stored_bytes": BIAS_BYTES,
             "momentum_bytes": BIAS_BYTES,
             "param": param,
-            "statistics": layout.registers[entry],
+            "statistics": context.register(entry),
         }
         context.stream.emit("UPDATE", label, number, waits, fields)

@@ -69,7 +69,7 @@ class WeightPhase:
             self.stage.source_pixels > 1,
             self.tiling.resident,
         )
-        register = self.context.layout.registers[f"update/{self.stage.name}.weight"]
+        register = self.context.register(f"update/{self.stage.name}.weight")
         self._maker = Patches(self.context, self.stage, self.label, self.tiling.split, WG_MODE, register)
         self.places = tuple(self._places())
         self.updates = Updates(self.context, self.stage, self.tiling.split, self.recipe)

@@ -8,7 +8,7 @@ import numpy as np
 from fixgrad.machine.encoding import Instruction
 from fixgrad.machine.generate_memory import MemoryBuilder
 from fixgrad.machine.generate_tiles import WG, Tile, rectangle_fields
-from fixgrad.machine.instructions import BY_NAME, STEP_ENTRY_BYTES, STEP_PARAMETERS, Unit
+from fixgrad.machine.instructions import ALL_STEP_PARAMETERS, BY_NAME, STEP_ENTRY_BYTES, Unit, step_parameters_of
 from fixgrad.machine.parameters import Machine
 
 #: LOAD_KERNELS and UPDATE: all PEs of a group, or the sum over them.
@@ -25,6 +25,14 @@ STEP_RANGES = {
     "decay_left": (-62, 24),
     "operand_shift": (0, 24),
     "momentum_bits": (16, 32),
+    "left_first": (0, 7),
+    "left_second": (0, 30),
+    "down": (0, 31),
+    "factor_left": (-80, 62),
+    "offset_left": (-80, 62),
+    "mean_left": (-62, 62),
+    "variance_left": (-62, 62),
+    "epsilon": (1, 1 << 40),
 }
 _STORED_BITS = (16, 24, 32)
 #: Widest left shift of a momentum that the gateware computes; 32-bit weights with 16-bit momenta need 12.
@@ -138,7 +146,7 @@ class ProgramState:
 
     def _entry(self) -> dict[str, int]:
         values = {}
-        for parameter in STEP_PARAMETERS:
+        for parameter in step_parameters_of(self._machine):
             full = (0, (1 << 8 * parameter.bytes) - 1)
             values[parameter.name] = self._random.randint(*STEP_RANGES.get(parameter.name, full))
         values["stored_bits"] = self._random.choice(_STORED_BITS)
@@ -275,6 +283,6 @@ class ProgramState:
 
 def _entry_bytes(values: dict[str, int]) -> bytes:
     entry = bytearray(STEP_ENTRY_BYTES)
-    for item in STEP_PARAMETERS:
-        entry[item.offset : item.offset + item.bytes] = values[item.name].to_bytes(item.bytes, "little", signed=item.signed)
+    for item in ALL_STEP_PARAMETERS:
+        entry[item.offset : item.offset + item.bytes] = values.get(item.name, 0).to_bytes(item.bytes, "little", signed=item.signed)
     return bytes(entry)

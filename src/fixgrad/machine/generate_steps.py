@@ -2,18 +2,23 @@
 
 import numpy as np
 
+from fixgrad.machine.generate_elementwise import ElementwiseBuilder
 from fixgrad.machine.generate_memory import narrow
-from fixgrad.machine.generate_state import ALL_PES, REGISTERS, Chunk, ProgramState, Sums, Waits
+from fixgrad.machine.generate_state import ALL_PES, REGISTERS, Chunk, Sums, Waits
 from fixgrad.machine.generate_tiles import FF, NG, WG, Tile, random_tile, rectangle_fields
 
 
-class ProgramBuilder(ProgramState):
+class ProgramBuilder(ElementwiseBuilder):
     """Appends random tiles to a program."""
 
     def add_tile(self) -> None:
-        """One tile: FF, NG, WG with its update, the loss, or an update of biases."""
-        kind = self._random.choice(("FF", "FF", "NG", "NG", "WG", "WG", "LOSS", "BIASES"))
-        if kind == "LOSS":
+        """One tile: FF, NG, WG with its update, the loss, an update of biases, or what the elementwise unit does."""
+        kinds = ("FF", "FF", "NG", "NG", "WG", "WG", "LOSS", "BIASES")
+        others = {"MAP": self._elementwise_tile, "NORM": self._normalisation, "SUMS": self._sums_alone}
+        kind = self._random.choice((*kinds, "MAP", "MAP", "MAP", "NORM", "NORM", "SUMS") if self._machine.elementwise_lanes else kinds)
+        if kind in others:
+            others[kind]()
+        elif kind == "LOSS":
             self._loss()
         elif kind == "BIASES" and self._sums:
             self._update_biases(self._sums.pop(self._random.randrange(len(self._sums))))

@@ -4,7 +4,7 @@ from fixgrad.network.batch_norm import BatchNorm
 from fixgrad.network.graph import INPUT, Network
 from fixgrad.network.junctions import Add, Concat, Dropout, PadChannels, ReLU6
 from fixgrad.network.layers import Conv2d, Flatten, Layer, Linear, MacLayer, MaxPool2d, ReLU
-from fixgrad.network.recipe import Recipe, Schedule
+from fixgrad.network.recipe import Optimiser, Recipe, Schedule
 from fixgrad.network.state import Parameter, State, initial_state
 from fixgrad.network.step_table import StepTable, step_table
 from fixgrad.network.trace import Trace
@@ -25,6 +25,7 @@ __all__ = [
     "MacLayer",
     "MaxPool2d",
     "Network",
+    "Optimiser",
     "PadChannels",
     "Parameter",
     "ReLU",

@@ -17,6 +17,19 @@ MOMENTUM_FRAC = 8
 COEFFICIENT_BITS = 8
 
 
+class Optimiser(StrEnum):
+    """The update rule."""
+
+    SGD = "sgd"  #: momentum SGD, weight decay as a part of the gradient (L2)
+    ADAM = "adam"  #: Adam, weight decay likewise
+    ADAMW = "adamw"  #: Adam, weight decay beside it (decoupled)
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether it keeps a second moment of each weight."""
+        return self is not Optimiser.SGD
+
+
 class Schedule(StrEnum):
     """How the learning rate falls after the warm-up."""
 
@@ -31,15 +44,19 @@ class Recipe:
 
     Attributes:
         stored_bits: width of a stored weight: 16, 24 or 32. The 8-bit operand is its rounded top.
-        momentum_bits: width of the stored momentum.
+        momentum_bits: width of the stored momentum of SGD.
         error_rounding: how accumulators become errors. (Activations are always rounded to nearest.)
-        update_rounding: how gradients become momentum, and momentum becomes a change of the stored weight.
+        update_rounding: how gradients become momentum, and momentum becomes a change of the stored weight. (Moments of Adam are
+            always rounded to nearest: with an exponent of their own they lose nothing that matters.)
         learning_rate: peak rate, for the mean loss of a batch.
-        momentum: in [0, 1), held with 8 fractional bits.
-        weight_decay: L2 coefficient.
+        momentum: in [0, 1), held with 8 fractional bits: of SGD, or Adam's decay of the first moment (beta1).
+        weight_decay: L2 coefficient; of adamw, the decay that the rate multiplies.
         schedule: of the learning rate.
         warmup_steps: over which the rate rises linearly from 0.
         seed: of every random decision of the run.
+        optimiser: the update rule.
+        beta2: decay of Adam's second moment, in [0, 1), held with 16 fractional bits.
+        epsilon: what Adam adds to the root of the second moment of the mean gradient.
     """
 
     stored_bits: int = 24
@@ -52,19 +69,23 @@ class Recipe:
     schedule: Schedule = Schedule.LINEAR
     warmup_steps: int = 0
     seed: int = 0
+    optimiser: Optimiser = Optimiser.SGD
+    beta2: float = 0.999
+    epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
         for name in ("error_rounding", "update_rounding"):
             object.__setattr__(self, name, Rounding(getattr(self, name)))
         object.__setattr__(self, "schedule", Schedule(self.schedule))
+        object.__setattr__(self, "optimiser", Optimiser(self.optimiser))
         if self.stored_bits not in (16, 24, 32):
             raise UsageError(f"stored_bits is {self.stored_bits}: choose 16, 24 or 32")
         if not 16 <= self.momentum_bits <= 32:
             raise UsageError(f"momentum_bits is {self.momentum_bits}: choose 16 to 32")
-        for name, low, high in (("learning_rate", 0.0, 1e4), ("momentum", 0.0, 1.0), ("weight_decay", 0.0, 1.0)):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and low <= value < high):
-                raise UsageError(f"{name} is {value}: choose a number from {low:g} to below {high:g}")
+        for name in ("learning_rate", "momentum", "weight_decay", "beta2", "epsilon"):
+            value, high = getattr(self, name), 1e4 if name == "learning_rate" else 1.0
+            if not (math.isfinite(value) and 0 <= value < high):
+                raise UsageError(f"{name} is {value}: choose a number from 0 to below {high:g}")
         if self.warmup_steps < 0:
             raise UsageError(f"warmup_steps is {self.warmup_steps}: choose 0 or more")
 
@@ -82,7 +103,11 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary of JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        if not self.optimiser.is_adaptive:  # left out where it says nothing, so that runs of SGD keep the bytes of their checkpoints
+            for name in ("optimiser", "beta2", "epsilon"):
+                del values[name]
+        return values
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Recipe":

@@ -39,7 +39,7 @@ from fixgrad.network.step_table import (
     step_table,
 )
 from fixgrad.network.trace import Trace
-from fixgrad.network.update import update
+from fixgrad.network.update_rules import check_moments, update_parameter
 from fixgrad.numbers import Rounding, StreamKey, align, hash32, magnitude_bits, shift_nearest, shift_round, wrap32
 
 
@@ -51,9 +51,13 @@ class ReferenceExecutor:
         state: see `initial_state`; `calibrate` must run once before the first step.
         recipe: formats, rounding and constants.
         total_steps: length of the run, for the schedule.
+
+    Raises:
+        UsageError: the state holds the moments of another optimiser.
     """
 
     def __init__(self, network: Network, state: State, recipe: Recipe, total_steps: int) -> None:
+        check_moments(state, recipe.optimiser)
         self.network = network
         self.state = state
         self.recipe = recipe
@@ -271,19 +275,8 @@ class ReferenceExecutor:
             scales, rounding = table.updates[name], self.recipe.update_rounding
             stochastic = rounding is Rounding.STOCHASTIC
             index = np.arange(parameter.stored.size).reshape(parameter.stored.shape)
-            updated = update(
-                parameter.stored,
-                parameter.momentum,
-                trace.gradients[name],
-                parameter.formats,
-                scales.shifts,
-                table.constants,
-                rounding,
-                hash32(index, scales.key) if stochastic else None,
-            )
-            parameter.stored[...], parameter.momentum[...] = updated
-            parameter.operand_shift = scales.operand_shift
-            parameter.magnitude = magnitude_bits(parameter.stored)
+            random = hash32(index, scales.key) if stochastic else None
+            update_parameter(parameter, trace.gradients[name], scales, table.constants, rounding, random)
         for layer in self.network.batch_norms:
             average(layer, self._normalised[layer.name], self.state)
 
@@ -298,3 +291,4 @@ def finish_step(state: State, trace: Trace) -> None:
             scales[name] = scales[name].after(bits, frac)
     state.overflows |= trace.overflows
     state.step += 1
+    state.moment_steps += 1

@@ -32,11 +32,12 @@ class Parameter:
     Attributes:
         formats: widths and scales.
         stored: int32 codes of `formats.stored_bits` bits.
-        momentum: int32 codes of `formats.momentum_bits` bits.
+        momentum: int32 codes of `formats.momentum_bits` bits; under Adam the first moment, words of `fixgrad.network.moments`.
         operand_shift: right shift from a stored code to an 8-bit operand.
         magnitude: bits of the largest stored code, as the last update measured it. The next update emits its operands with
             the shift that follows from it: hardware must know the shift before the pass that would measure a newer one.
         mask: for weights, the survivors: bool [out, in] (kernels of a convolution, elements of a linear layer).
+        second_moment: of Adam, words; None under SGD.
     """
 
     formats: ParameterFormats
@@ -45,6 +46,7 @@ class Parameter:
     operand_shift: int
     magnitude: int
     mask: NDArray[np.bool_] | None = None
+    second_moment: NDArray[np.int32] | None = None
 
     @property
     def operand_frac(self) -> int:
@@ -61,7 +63,7 @@ class Parameter:
         return requantise(self.stored, self.operand_shift, OPERAND_BITS)
 
     def prune(self, mask: NDArray[np.bool_]) -> None:
-        """Keep only what `mask` keeps: dead weights and momenta become zero, and what was dead stays dead.
+        """Keep only what `mask` keeps: dead weights and moments become zero, and what was dead stays dead.
 
         Raises:
             DataError: the mask's shape is not [out, in] of the parameter.
@@ -73,6 +75,8 @@ class Parameter:
         assert live is not None
         self.stored = np.where(live, self.stored, 0).astype(np.int32)
         self.momentum = np.where(live, self.momentum, 0).astype(np.int32)
+        if self.second_moment is not None:
+            self.second_moment = np.where(live, self.second_moment, 0).astype(np.int32)
 
     def set_mask(self, mask: NDArray[np.bool_]) -> None:
         """Put `mask` in the place of the one in force: what comes to life starts at zero. Raises as `prune`."""
@@ -112,6 +116,7 @@ class State:
             for what one of its readers contributes.
         overflows: accumulators' sticky flags: names of ``layer/phase`` seen so far.
         running: mean and variance of each batch normalisation, by its name.
+        moment_steps: the number of updates that the moments hold: what Adam corrects their bias by.
     """
 
     step: int
@@ -120,6 +125,7 @@ class State:
     error_scales: dict[str, ScaleHistory] = field(default_factory=dict)
     overflows: set[str] = field(default_factory=set)
     running: dict[str, Running] = field(default_factory=dict)
+    moment_steps: int = 0
 
     def weight(self, layer: MacLayer) -> Parameter:
         """The layer's weight."""
@@ -131,7 +137,7 @@ class State:
 
 
 def new_parameter(values: NDArray[np.floating], recipe: Recipe, *, is_bias: bool) -> Parameter:
-    """A parameter from initial real values; momentum zero.
+    """A parameter from initial real values; moments zero.
 
     The stored range is the smallest power of two above the largest initial magnitude, times 2**WEIGHT_HEADROOM.
 
@@ -150,7 +156,8 @@ def new_parameter(values: NDArray[np.floating], recipe: Recipe, *, is_bias: bool
     formats = ParameterFormats(recipe.stored_bits, frac, recipe.momentum_bits)
     magnitude = magnitude_bits(stored)
     shift = 0 if is_bias else operand_shift_for(magnitude, recipe.stored_bits)
-    return Parameter(formats, stored, np.zeros_like(stored), shift, magnitude)
+    second = np.zeros_like(stored) if recipe.optimiser.is_adaptive else None
+    return Parameter(formats, stored, np.zeros_like(stored), shift, magnitude, second_moment=second)
 
 
 def initial_state(network: Network, weights: Mapping[str, NDArray[np.floating]], recipe: Recipe) -> State:

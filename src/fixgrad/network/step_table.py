@@ -7,6 +7,7 @@ shift of its own. It follows from the state alone.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fixgrad.network.adam import AdamConstants, AdamShifts, adam_constants, adam_shifts
 from fixgrad.network.batch_norm import BatchNorm
 from fixgrad.network.graph import INPUT, Network
 from fixgrad.network.junctions import DROPOUT_FRAC, MAX_ALIGNMENT, Dropout
@@ -16,7 +17,7 @@ from fixgrad.network.recipe import OPERAND_BITS, Recipe, UpdateConstants, update
 from fixgrad.network.scaling import common_frac, output_frac
 from fixgrad.network.softmax import ERROR_FRAC
 from fixgrad.network.state import State, bias_shift
-from fixgrad.network.update import TermShifts, term_shifts
+from fixgrad.network.update import ParameterFormats, TermShifts, term_shifts
 from fixgrad.network.windows import RECIPROCAL_FRAC, AdaptiveAvgPool2d, AvgPool2d
 from fixgrad.numbers import StreamKey, stream_key
 
@@ -55,7 +56,7 @@ class ErrorScales(NamedTuple):
 class UpdateScales(NamedTuple):
     """The update of one parameter: term shifts, the shift of the operands it emits, and its stream."""
 
-    shifts: TermShifts
+    shifts: TermShifts | AdamShifts
     operand_shift: int
     key: StreamKey
 
@@ -87,7 +88,7 @@ class StepTable(NamedTuple):
     outputs: dict[str, OutputScales]
     errors: dict[str, ErrorScales]
     updates: dict[str, UpdateScales]
-    constants: UpdateConstants
+    constants: UpdateConstants | AdamConstants
     norms: dict[str, NormScales]
     fracs: dict[str, int]
 
@@ -187,13 +188,13 @@ def step_table(network: Network, state: State, recipe: Recipe, total_steps: int,
     """
     fracs, forward, outputs = _forward(network, state)
     errors, error_fracs = _backward(network, state, recipe.seed)
-    constants = update_constants(recipe, state.step, total_steps, batch)
+    constants = _constants(recipe, state, total_steps, batch)
     updates: dict[str, UpdateScales] = {}
     for layer in reversed(network.layers):
         for name in layer.parameters:
             parameter = state.parameters[name]
             frac = gradient_frac(layer, name, fracs[layer.inputs[0]], error_fracs[layer.name])
-            shifts = term_shifts(parameter.formats, frac, constants)
+            shifts = _shifts(parameter.formats, frac, constants)
             updates[name] = UpdateScales(shifts, parameter.next_operand_shift, update_key(recipe.seed, state.step, name))
     norms = {layer.name: _norm_scales(layer, fracs[layer.inputs[0]], state) for layer in network.batch_norms}
     return StepTable(state.step, forward, outputs, errors, updates, constants, norms, fracs)
@@ -202,6 +203,18 @@ def step_table(network: Network, state: State, recipe: Recipe, total_steps: int,
 def _norm_scales(layer: BatchNorm, input_frac: int, state: State) -> NormScales:
     gamma, beta = (state.parameters[name].formats.stored_frac for name in (layer.gamma, layer.beta))
     return NormScales(input_frac, gamma, beta)
+
+
+def _constants(recipe: Recipe, state: State, total_steps: int, batch: int) -> UpdateConstants | AdamConstants:
+    if recipe.optimiser.is_adaptive:
+        return adam_constants(recipe, state.step, total_steps, batch, state.moment_steps)
+    return update_constants(recipe, state.step, total_steps, batch)
+
+
+def _shifts(formats: ParameterFormats, frac: int, constants: UpdateConstants | AdamConstants) -> TermShifts | AdamShifts:
+    if isinstance(constants, AdamConstants):
+        return adam_shifts(formats, frac, constants)
+    return term_shifts(formats, frac, constants)
 
 
 def _forward(network: Network, state: State) -> tuple[dict[str, int], dict[str, ForwardScales], dict[str, OutputScales]]:

@@ -24,6 +24,8 @@ def cost_lines(cost: StepCost, machine: Machine, density: str) -> Iterator[str]:
         f"multiplications by zero padding {padding}"
     )
     yield f"  one dense pass is {cost.pass_gop:.4g} GOP; equivalent GOP/s count what was pruned as done"
+    if cost.others:
+        yield f"  {cost.others} layers of other kinds, such as {cost.other}, take memory and no multiplier: they are in no bound"
 
 
 def cost_table(cost: StepCost, beside_talk: bool) -> Table:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.compiler import InfeasibleError, compile_step
+from fixgrad.compiler.support import unfit_layers
 from fixgrad.errors import UsageError
 from fixgrad.machine import Machine
 from fixgrad.machine.files import machine_named
@@ -128,6 +129,13 @@ def _one_line(reasons: Iterable[object]) -> str:
     return f"{first} (and {len(others)} more: see `fixgrad check`)" if others else first
 
 
+def why_none(machine: Machine, network: Network) -> str | None:
+    """Why no time is predicted at all: bounds by the multipliers would mislead where a machine lacks a whole unit."""
+    if network.is_chain or machine.elementwise_lanes:
+        return None
+    return _one_line(unfit_layers(network, machine))
+
+
 def step_prediction(machine: str) -> StepPrediction:
     """The prediction that the training loop prints after each epoch.
 
@@ -140,9 +148,9 @@ def step_prediction(machine: str) -> StepPrediction:
     chosen = machine_named(machine)
 
     def predict(network: Network, masks: Masks, batch: int, recipe: Recipe) -> Prediction | None:
-        if not network.is_chain:
+        if why_none(chosen, network) is not None:
             return None
         step = predicted_step(network, masks, chosen, batch, recipe)
         return Prediction(step.seconds, step.kind, step.reason)
 
-    return StepPrediction(chosen.name, predict)
+    return StepPrediction(chosen.name, predict, partial(why_none, chosen))

@@ -12,6 +12,7 @@ from fixgrad.network.state_arrays import state_from_arrays
 from fixgrad.report.predicted_step import Masks, PredictedStep, predicted_step
 from fixgrad.report.storage import LayerStorage, weight_storage
 from fixgrad.train.checkpoint import Checkpoint
+from fixgrad.train.fork import OPTIMISER_FIELDS
 from fixgrad.train.metrics import EpochMetrics
 from fixgrad.train.plan import Arithmetic, Plan
 from fixgrad.train.pruning import training_macs
@@ -221,7 +222,7 @@ def _differences(ours: Checkpoint, theirs: Checkpoint) -> tuple[str, ...]:
         "batch": (ours.plan.batch, theirs.plan.batch),
         **{
             name.replace("_", " "): (asdict(ours.plan.recipe)[name], asdict(theirs.plan.recipe)[name])
-            for name in ("seed", "learning_rate", "momentum", "weight_decay", "schedule", "warmup_steps")
+            for name in ("seed", "optimiser", *OPTIMISER_FIELDS, "schedule", "warmup_steps")
         },
     }
     found = [f"{name} {mine} here, {other} there" for name, (mine, other) in pairs.items() if mine != other]

@@ -113,6 +113,12 @@ def _layers(report: RunReport) -> Table:
             byte_count(stored.csb_bytes) if stored else "-",
             *(_cell(report.step, layer.name, phase) for phase in Phase),
         )
+    weighty = {layer.name for layer in report.plan.network.mac_layers}
+    others = [row for row in report.step.figures.layers if row.name not in weighty]
+    if others:
+        times = (sum(row.us for row in others if row.phase is phase) for phase in Phase)
+        cells = (duration(us / 1e6) if us else "-" for us in times)
+        table.add_row(f"{len({row.name for row in others})} others", "-", "-", "-", *cells)
     table.caption = _layer_caption(report.step)
     table.caption_justify = "left"
     return table

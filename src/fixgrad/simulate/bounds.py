@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.compiler.graph_builder import node_layers
 from fixgrad.errors import UsageError
 from fixgrad.machine.parameters import Machine
 from fixgrad.network import Conv2d, Linear, MacLayer, Network, Recipe
@@ -98,7 +99,8 @@ class StepCost:
         peak_gops: dense peak of the machine.
         memory_gb_per_s: rate at which bytes are taken to move.
         pass_gop: operations of one dense pass over the batch, padding included, in GOP.
-        layers: a row for each layer and phase, phase by phase in the order of the layers.
+        layers: a row for each layer with weights and phase, phase by phase in the order of the layers.
+        others: layers that machines compute in instructions of their own, which no row counts; `other` is the first one.
     """
 
     network: str
@@ -109,6 +111,8 @@ class StepCost:
     memory_gb_per_s: float
     pass_gop: float
     layers: tuple[LayerCost, ...]
+    others: int = 0
+    other: str = ""
 
     @property
     def phases(self) -> dict[Phase, PhaseCost]:
@@ -194,6 +198,7 @@ def step_cost(
     model = _Model(network, masks or {}, machine, batch, recipe or Recipe(), count_padding)
     rows = [model.row(layer, phase) for phase in Phase for layer in network.mac_layers if model.has(layer, phase)]
     dense = sum(layer.macs(network.shapes[layer.name]) for layer in network.mac_layers)
+    nodes = node_layers(network)
     return StepCost(
         network=network.name,
         machine=machine.name,
@@ -203,6 +208,8 @@ def step_cost(
         memory_gb_per_s=memory_rate(machine) / 1000,
         pass_gop=2 * dense * batch / 1e9,
         layers=tuple(rows),
+        others=len(nodes),
+        other=f"{nodes[0].name} ({nodes[0].kind})" if nodes else "",
     )
 
 

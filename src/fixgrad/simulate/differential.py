@@ -113,7 +113,9 @@ def _likely_writer(program: RandomProgram, address: int) -> int | None:
 
 
 #: Fields that name what an instruction writes.
-_WRITTEN = ("target", "argmax", "bias_gradient", "stored", "momentum", "operand")
+_WRITTEN = (
+    "target", "argmax", "bias_gradient", "stored", "momentum", "operand", "record", "gamma_gradient", "beta_gradient",
+)  # fmt: skip
 
 
 def shrunk(program: RandomProgram, fails: Callable[[RandomProgram], bool]) -> RandomProgram:

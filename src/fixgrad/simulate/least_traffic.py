@@ -7,7 +7,8 @@ less; one that does not fit a buffer moves more.
 from dataclasses import dataclass
 from math import prod
 
-from fixgrad.network import INPUT, MacLayer, MaxPool2d, Network
+from fixgrad.compiler.graph_builder import tail_of
+from fixgrad.network import INPUT, Flatten, Layer, MacLayer, MaxPool2d, Network
 from fixgrad.network.recipe import Recipe
 from fixgrad.numbers import Rounding
 
@@ -67,19 +68,34 @@ class Maps:
 
 def maps_of(network: Network, layer: MacLayer) -> Maps:
     """The maps around `layer`."""
-    source = layer.inputs[0]
-    producer = network.source_of(source)
-    stored = _stored_by(network, layer)
+    source, tail = layer.inputs[0], tail_of(network, layer)
+    stored = tail[-1].name if tail else layer.name
+    before = _stage_before(network, source)
+    behind = () if before is None else tail_of(network, before)
+    written = source if before is None else before.name
+    alone = network.error_name(source, layer) == source
     return Maps(
         source=prod(network.shapes[source]),
         output=prod(network.shapes[layer.name]),
         stored=prod(network.shapes[stored]),
         stored_code=_bytes(layer.out_bits),
-        pooled=_pools_between(network, layer.name, stored),
-        producer=0 if producer == INPUT else prod(network.shapes[producer]),
-        source_pooled=_pools_between(network, producer, source),
-        source_rectified=network.is_rectified(source),
+        pooled=any(isinstance(item, MaxPool2d) for item in tail),
+        producer=prod(network.shapes[written]) if source in network.trainable else 0,
+        source_pooled=any(isinstance(item, MaxPool2d) for item in behind),
+        source_rectified=alone and network.is_rectified(source),
     )
+
+
+def _stage_before(network: Network, tensor: str) -> MacLayer | None:
+    """The layer with weights whose stage stores a tensor that nobody else reads; None where another kind of layer does."""
+    behind = list[Layer]()
+    while tensor != INPUT and len(network.readers[tensor]) == 1:
+        layer = network.layer(tensor)
+        if isinstance(layer, MacLayer):
+            return layer if all(isinstance(item, Flatten) or item in tail_of(network, layer) for item in behind) else None
+        behind.append(layer)
+        tensor = layer.inputs[0]
+    return None
 
 
 def forward_bytes(maps: Maps, weights: Weights, images: int) -> int:
@@ -101,21 +117,3 @@ def gradient_bytes(maps: Maps, weights: Weights, images: int, recipe: Recipe) ->
 
 def _bytes(bits: int) -> int:
     return -(-bits // 8)
-
-
-def _stored_by(network: Network, layer: MacLayer) -> str:
-    """The tensor that the next layer with weights reads: what FF of `layer` stores."""
-    for later in network.mac_layers:
-        if network.source_of(later.inputs[0]) == layer.name:
-            return later.inputs[0]
-    return layer.name
-
-
-def _pools_between(network: Network, first: str, last: str) -> bool:
-    """Whether a pooling stands between the tensors `first` and `last`."""
-    while last not in (first, INPUT):
-        layer = network.layer(last)
-        if isinstance(layer, MaxPool2d):
-            return True
-        last = layer.inputs[0]
-    return False

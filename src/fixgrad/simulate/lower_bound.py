@@ -24,7 +24,7 @@ from math import prod, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from fixgrad.compiler.graph import tail_of
+from fixgrad.compiler.graph_builder import tail_of
 from fixgrad.machine import Machine
 from fixgrad.network import INPUT, Conv2d, Layer, MacLayer, MaxPool2d, Network, Recipe
 from fixgrad.simulate.bounds import Phase, kernel_macs

@@ -15,10 +15,11 @@ from fixgrad.network.reference import finish_step
 from fixgrad.network.scaling import ScaleHistory
 from fixgrad.network.state import State
 from fixgrad.network.step_table import step_table
+from fixgrad.network.update_rules import check_moments
 from fixgrad.train.backward_pass import BackwardPass
 from fixgrad.train.collective import SINGLE, Collective
 from fixgrad.train.forward_pass import ForwardPass
-from fixgrad.train.kernels.choice import choose_kernels
+from fixgrad.train.kernels.choice import Kernels, choose_kernels
 from fixgrad.train.kernels.gemm import LARGEST_CODE
 from fixgrad.train.kernels.pointwise import Placement
 from fixgrad.train.layers import BatchNorm, DepthwiseConv2d, IntegerParameter, MacModule, build_layer
@@ -43,7 +44,8 @@ class TorchExecutor(ForwardPass, BackwardPass):
         fused: whether pointwise functions may be compiled ones.
 
     Raises:
-        UsageError: an unknown path, or codes wider than 8 bits between two layers with weights.
+        UsageError: an unknown path, codes wider than 8 bits between two layers with weights, or a state with the moments of
+            another optimiser.
         FixgradError: the path is not exact on this machine.
     """
 
@@ -60,25 +62,41 @@ class TorchExecutor(ForwardPass, BackwardPass):
     ) -> None:
         super().__init__()
         _check_widths(network)
+        check_moments(state, recipe.optimiser)
         self.network = network
         self.recipe = recipe
         self.total_steps = total_steps
         self.collective = collective
         self._wanted_path, self._fused = path, fused
         device = torch.device(device)
-        self.kernels = choose_kernels(device, path, fused, joins=_joins(network))
+        self.kernels = self._choose_kernels(device)
         self.layers = nn.ModuleList(build_layer(layer, state, self.kernels, device) for layer in network)
         self._by_name = dict(self._named_integer_parameters())
         self._watched = None
         parameters = {name: parameter.host for name, parameter in self._by_name.items()}
         self._host = State(
-            state.step, parameters, dict(state.activation_scales), dict(state.error_scales), set(state.overflows)
+            state.step,
+            parameters,
+            dict(state.activation_scales),
+            dict(state.error_scales),
+            set(state.overflows),
+            moment_steps=state.moment_steps,
         )
 
     @property
     def steps_done(self) -> int:
         """The number of updates done."""
         return self._host.step
+
+    def use_recipe(self, recipe: Recipe) -> None:
+        """Go on with other constants, or another optimiser. Moments that it does not know are given up, and its own begin at zero."""
+        changes = recipe.optimiser.is_adaptive != self.recipe.optimiser.is_adaptive
+        self.recipe = recipe
+        if changes:
+            for parameter in self._by_name.values():
+                parameter.use_optimiser(recipe.optimiser)
+            self._host.moment_steps = 0
+            self._renew_kernels()
 
     @property
     def is_calibrated(self) -> bool:
@@ -194,12 +212,13 @@ class TorchExecutor(ForwardPass, BackwardPass):
         parameters = {name: parameter.to_parameter() for name, parameter in self._by_name.items()}
         running = {each.layer.name: each.running() for each in self._modules_in_order() if isinstance(each, BatchNorm)}
         scales = dict(host.activation_scales), dict(host.error_scales)
-        return State(host.step, parameters, *scales, set(host.overflows), running)
+        return State(host.step, parameters, *scales, set(host.overflows), running, host.moment_steps)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What `state_dict` keeps beside the buffers: step, scale histories and sticky flags."""
+        """What `state_dict` keeps beside the buffers: steps, scale histories and sticky flags."""
         return {
             "step": self._host.step,
+            "moment_steps": self._host.moment_steps,
             "activation_scales": {name: scale.exponents for name, scale in self._host.activation_scales.items()},
             "error_scales": {name: scale.exponents for name, scale in self._host.error_scales.items()},
             "overflows": sorted(self._host.overflows),
@@ -209,15 +228,23 @@ class TorchExecutor(ForwardPass, BackwardPass):
         """The inverse of `get_extra_state`."""
         host = self._host
         host.step, host.overflows = int(state["step"]), set(state["overflows"])
+        host.moment_steps = int(state.get("moment_steps", 0))  # states of earlier versions know of SGD alone
         host.activation_scales = {name: ScaleHistory(tuple(e)) for name, e in state["activation_scales"].items()}
         host.error_scales = {name: ScaleHistory(tuple(e)) for name, e in state["error_scales"].items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TorchExecutor":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.kernels = choose_kernels(self.device, self._wanted_path, self._fused, joins=_joins(self.network))
+        self._renew_kernels()
+        return self
+
+    def _choose_kernels(self, device: torch.device) -> Kernels:
+        adapts = self.recipe.optimiser.is_adaptive
+        return choose_kernels(device, self._wanted_path, self._fused, joins=_joins(self.network), adapts=adapts)
+
+    def _renew_kernels(self) -> None:
+        self.kernels = self._choose_kernels(self.device)
         for module in self._modules_in_order():
             module.kernels = self.kernels
-        return self
 
     def _named_integer_parameters(self) -> Iterator[tuple[str, IntegerParameter]]:
         for module in self._modules_in_order():

@@ -1,7 +1,7 @@
 """Float training of the same network, from the same initial weights on the same images in the same order: the baseline.
 
-The update is the one of docs/arithmetic.md in real numbers (the learning rate inside the momentum), so that what is left
-between the two runs is number formats and, where asked for, pruning.
+The update is the one of docs/arithmetic.md in real numbers (`float_rules`), so that what is left between the two runs is number
+formats and, where asked for, pruning.
 """
 
 import math
@@ -21,6 +21,7 @@ from fixgrad.network import Dropout, MacLayer, Network, Recipe
 from fixgrad.network.state_arrays import StateArrays
 from fixgrad.numbers import stream_key
 from fixgrad.train.float_graph import FloatGraph, plain_layer
+from fixgrad.train.float_rules import float_rule
 from fixgrad.train.trainer import Codes, Masks
 
 
@@ -91,7 +92,7 @@ class FloatTrainer:
         for name, parameter in self._parameters.items():
             _fill(parameter, weights, name)
         self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its stubs
-        self._momenta = {name: torch.zeros_like(parameter) for name, parameter in self._parameters.items()}
+        self._rule = float_rule(recipe, self._parameters)
         self._masks: dict[str, Tensor] = {}
         self._watched: dict[str, NDArray[Any]] | None = None
         self._drops = any(isinstance(layer, Dropout) for layer in network)
@@ -106,9 +107,10 @@ class FloatTrainer:
             DataError: an array is missing or has another shape.
         """
         trainer = cls(network, _under("weight/", saved.arrays), recipe, total_steps, bfloat16=bfloat16)
-        momenta = _under("momentum/", saved.arrays)
-        for name, momentum in trainer._momenta.items():
-            _fill(momentum, momenta, name)
+        for prefix, moments in trainer._rule.moments.items():
+            for name, moment in moments.items():
+                _fill(moment, _under(f"{prefix}/", saved.arrays), name)
+        trainer._rule.steps = int(saved.values.get("moment_steps", 0))
         trainer._masks = {name: torch.from_numpy(mask.copy()) for name, mask in _under("mask/", saved.arrays).items()}
         for name, statistic in trainer._running.items():
             _fill(statistic, _under("running/", saved.arrays), name)
@@ -143,15 +145,13 @@ class FloatTrainer:
 
     @torch.no_grad()
     def _update(self, gradients: Mapping[str, Tensor]) -> None:
-        """u <- momentum u + rate (gradient + decay w), w <- w - u, for what is alive."""
+        """What is dead stays so."""
         rate = self._recipe.rate_at(self._steps, self._total_steps)
+        alive = {name: _expanded(mask, self._parameters[name]) for name, mask in self._masks.items()}
         for name, parameter in self._parameters.items():
-            gradient = gradients[name].add(parameter, alpha=self._recipe.weight_decay)
-            if name in self._masks:
-                gradient *= _expanded(self._masks[name], parameter)
-            momentum = self._momenta[name]
-            momentum.mul_(self._recipe.momentum).add_(gradient, alpha=rate)
-            parameter.sub_(momentum)
+            gradient = gradients[name] * alive[name] if name in alive else gradients[name]
+            self._rule.update(name, parameter, gradient, rate)
+        self._rule.steps += 1
 
     @torch.no_grad()
     def predict(self, x: Codes) -> NDArray[np.float32]:
@@ -170,12 +170,12 @@ class FloatTrainer:
 
     @torch.no_grad()
     def prune(self, masks: Masks) -> None:
-        """Weights and momenta of what is dead become zero."""
+        """Weights and moments of what is dead become zero."""
         for name, mask in masks.items():
             alive = torch.from_numpy(np.array(mask))
             self._masks[name] = alive & self._masks[name] if name in self._masks else alive
             parameter = self._parameters[name]
-            for tensor in (parameter, self._momenta[name]):
+            for tensor in (parameter, *(moments[name] for moments in self._rule.moments.values())):
                 tensor.mul_(_expanded(self._masks[name], parameter))
 
     def set_masks(self, masks: Masks) -> None:
@@ -198,14 +198,14 @@ class FloatTrainer:
         return {}
 
     def snapshot(self) -> StateArrays:
-        """Weights, momenta, running statistics, masks and the step."""
+        """Weights, moments, running statistics, masks and the step."""
         arrays: dict[str, NDArray[Any]] = {}
         for name, parameter in self._parameters.items():
             arrays[f"weight/{name}"] = _array(parameter)
-            arrays[f"momentum/{name}"] = _array(self._momenta[name])
+            arrays |= {f"{prefix}/{name}": _array(moments[name]) for prefix, moments in self._rule.moments.items()}
         arrays.update({f"running/{name}": _array(statistic) for name, statistic in self._running.items()})
         arrays.update({f"mask/{name}": mask for name, mask in self.masks().items()})
-        return StateArrays(arrays, {"step": self._steps})
+        return StateArrays(arrays, {"step": self._steps} | self._rule.values())
 
     def _logits(self, x: Codes) -> Tensor:
         """[batch, classes], float32."""

@@ -1,13 +1,13 @@
 """Runs that begin with a checkpoint of another run: forks of the same training, and new training of its weights."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fixgrad.errors import DataError, UsageError
-from fixgrad.network.state_arrays import StateArrays
+from fixgrad.network.state_arrays import StateArrays, with_moments_of
 from fixgrad.train.checkpoint import Checkpoint, checkpoint_name
 from fixgrad.train.plan import Plan
 from fixgrad.train.request import RunRequest
@@ -17,6 +17,8 @@ from fixgrad.train.run_folder import RunFolder
 PRUNING_FIELDS = frozenset(
     {"density", "prune_epoch", "allocate", "macs", "prune_until", "prune_every", "regrow", "regrow_until", "balance"}
 )
+#: Fields of a request that are settled anew where another optimiser is asked for: its rate is not that of the other.
+OPTIMISER_FIELDS = ("learning_rate", "momentum", "weight_decay", "beta2", "epsilon")
 #: What decides the bits of a training without pruning.
 _SAME = ("network", "arithmetic", "recipe", "epochs", "batch", "steps_per_epoch", "data", "fingerprint")
 
@@ -80,8 +82,8 @@ def read_origin(spec: str) -> Origin:
 def forked_request(spec: str, changes: Mapping[str, Any]) -> RunRequest:
     """The request of a run that begins with the checkpoint of another: that of the other run, with `changes`.
 
-    Pruning that is not changed is taken over as a whole. Where pruning is changed and nothing says when, a run that goes on
-    prunes at the checkpoint, and one that begins anew at once.
+    Pruning that is not changed is taken over as a whole. Another optimiser has its own defaults. Where pruning is changed and
+    nothing says when, a run that goes on prunes at the checkpoint, and one that begins anew at once.
 
     Raises:
         UsageError, DataError: as `read_origin`.
@@ -92,7 +94,9 @@ def forked_request(spec: str, changes: Mapping[str, Any]) -> RunRequest:
     except KeyError as missing:
         raise DataError(f"{origin.path}/config.json lacks {missing}: no run can be begun from it") from None
     if changes.keys() & PRUNING_FIELDS:
-        parent = replace(parent, **{field: _UNPRUNED[field] for field in PRUNING_FIELDS})
+        parent = replace(parent, **{field: _UNASKED[field] for field in PRUNING_FIELDS})
+    if changes.get("optimiser", parent.optimiser) != parent.optimiser:
+        parent = replace(parent, **{field: _UNASKED[field] for field in OPTIMISER_FIELDS})
     request = replace(parent, from_run=f"{origin.path}@{checkpoint_name(origin.checkpoint.epoch)}", **changes)
     same = all(value == getattr(parent, field) for field, value in changes.items() if field not in PRUNING_FIELDS)
     if same:
@@ -102,14 +106,16 @@ def forked_request(spec: str, changes: Mapping[str, Any]) -> RunRequest:
     return request
 
 
-_UNPRUNED: Mapping[str, Any] = {field: getattr(RunRequest(model="", data=""), field) for field in PRUNING_FIELDS}
+#: What a request says where nothing is asked for.
+_UNASKED: Mapping[str, Any] = asdict(RunRequest(model="", data=""))
 
 
 def beginning(plan: Plan, origin: Origin) -> Checkpoint:
     """The checkpoint that a run of `plan` begins with; its plan says where it comes from, if that decides bits.
 
     Where the training is the same (network, data, recipe, length), the run goes on after the checkpoint's epochs. If neither
-    run prunes before them, or both alike, these epochs are the plan's own. Any other training begins anew at step 0.
+    run prunes before them, or both alike, these epochs are the plan's own. Any other training begins anew at step 0, with the
+    moments of the checkpoint, or with zeros where the optimiser keeps others.
 
     Raises:
         UsageError: the checkpoint is of another network or other number formats, or leaves nothing to train.
@@ -125,7 +131,8 @@ def beginning(plan: Plan, origin: Origin) -> Checkpoint:
         if ours != other:
             raise UsageError(f"{name} has {field} {other}, this run {ours}: a fork keeps the number formats")
     if any(getattr(plan, field) != getattr(theirs, field) for field in _SAME):
-        return Checkpoint(replace(plan, origin=origin.digest), 0, (), _from_step_0(saved.state))
+        state = with_moments_of(plan.recipe.optimiser, saved.state)
+        return Checkpoint(replace(plan, origin=origin.digest), 0, (), _from_step_0(state))
     _refuse_complete(origin, plan)
     if _alike(plan, theirs, saved.epoch):
         plan = replace(plan, origin=theirs.origin)
@@ -153,7 +160,7 @@ def _alike(plan: Plan, theirs: Plan, epochs: int) -> bool:
 
 
 def _from_step_0(state: StateArrays) -> StateArrays:
-    """The same weights, momenta, scales and masks, with no step done and no overflow seen."""
+    """The same weights, moments, scales and masks, with no step done and no overflow seen."""
     values = {**state.values, "step": 0}
     if "overflows" in values:
         values["overflows"] = []

@@ -135,7 +135,7 @@ class PreparedModel(nn.Module):
         if self._begun is None:
             raise UsageError("there is no gradient: call net.loss(images, labels).backward() before each optimiser step")
         run, self._begun = self._begun, None
-        self.executor.recipe = replace(self.recipe, **constants, schedule=Schedule.CONSTANT, warmup_steps=0)
+        self.executor.use_recipe(replace(self.recipe, **constants, schedule=Schedule.CONSTANT, warmup_steps=0))
         return self.executor.finish(run)
 
     def step(self, images: Tensor, labels: Tensor) -> StepReport:
@@ -212,7 +212,7 @@ class PreparedModel(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes the recipe over; the network is checked by `load_state_dict`."""
-        self.executor.recipe = Recipe.from_dict(state["recipe"])
+        self.executor.use_recipe(Recipe.from_dict(state["recipe"]))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Restore what `state_dict` saved: weights, momenta, masks, formats, scales, running statistics, step and recipe.
@@ -228,6 +228,7 @@ class PreparedModel(nn.Module):
         if Network.from_dict(found["network"]) != self.network:
             raise DataError(f"the state is of another network ({found['network']['name']}): prepare the module that it was saved from")
         self._refuse_missing_masks(state_dict)
+        self.set_extra_state(dict(found))  # an optimiser's moments need their place before they are read
         return super().load_state_dict(state_dict, strict, assign)
 
     def _refuse_missing_masks(self, state_dict: Mapping[str, Any]) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.errors import DataError, UsageError
-from fixgrad.network import Network, Recipe, Schedule
+from fixgrad.network import Network, Optimiser, Recipe, Schedule
 from fixgrad.network.models import model as built_in
 from fixgrad.numbers import Rounding
 from fixgrad.train.data import DataSource, open_data
 from fixgrad.train.data.progress import Progress, ignore
-from fixgrad.train.defaults import Defaults, default_prune_epoch, default_warmup, defaults_for
+from fixgrad.train.defaults import Defaults, default_optimiser, default_prune_epoch, default_warmup, defaults_for
 from fixgrad.train.initialise import initial_weights
 from fixgrad.train.plan import Arithmetic, Plan
 from fixgrad.train.pruning_request import KernelCosts, check_pruning, settled_pruning
@@ -48,8 +48,8 @@ class RunRequest:
         regrow: share of the live kernels in the first exchange; None: no exchange.
         regrow_until: epochs after which nothing is exchanged.
         balance: tolerance of scores within which masks are balanced; None: they are not.
-        learning_rate, momentum, weight_decay, schedule, warmup_steps, stored_bits, error_rounding, update_rounding, seed:
-            see `Recipe`.
+        learning_rate, momentum, weight_decay, schedule, warmup_steps, stored_bits, error_rounding, update_rounding, seed,
+        optimiser, beta2, epsilon: see `Recipe`.
     """
 
     model: str
@@ -80,6 +80,9 @@ class RunRequest:
     regrow: float | None = None
     regrow_until: int | None = None
     balance: float | None = None
+    optimiser: Optimiser = Optimiser.SGD
+    beta2: float | None = None
+    epsilon: float | None = None
 
     @property
     def prunes(self) -> bool:
@@ -117,6 +120,7 @@ class RunRequest:
             known["schedule"] = None if known["schedule"] is None else Schedule(known["schedule"])
             for name in ("error_rounding", "update_rounding"):
                 known[name] = Rounding(known[name])
+            known["optimiser"] = Optimiser(known.get("optimiser", Optimiser.SGD))
             return cls(**known)
         except (KeyError, TypeError, ValueError) as problem:
             raise DataError(f"the request of the run cannot be read: {problem}") from None
@@ -125,6 +129,7 @@ class RunRequest:
 #: Fields that requests of earlier versions lack.
 _LATER = frozenset(
     {"from_run", "validation", "allocate", "macs", "prune_until", "prune_every", "regrow", "regrow_until", "balance"}
+    | {"optimiser", "beta2", "epsilon"}
 )
 
 
@@ -190,6 +195,8 @@ def _check(request: RunRequest) -> None:
     check_pruning(request)
     if request.seed < 0:
         raise UsageError(f"seed is {request.seed}: choose 0 or more")
+    if not (request.optimiser.is_adaptive or request.beta2 is request.epsilon is None):
+        raise UsageError(f"--beta2 and --eps are Adam's, the optimiser is {request.optimiser}: add --optimizer adam, or leave them out")
     if not is_user_spec(request.model):
         built_in(request.model)
 
@@ -201,17 +208,18 @@ def _prune_epoch(request: RunRequest, epochs: int) -> int | None:
 
 
 #: Fields of a recipe that a request may leave open.
-_OPEN = ("learning_rate", "momentum", "weight_decay", "schedule", "warmup_steps")
+_OPEN = ("learning_rate", "momentum", "weight_decay", "schedule", "warmup_steps", "beta2", "epsilon")
 
 
 def _recipe(request: RunRequest, defaults: Defaults, total_steps: int) -> Recipe:
-    settled = {name: getattr(defaults, name) for name in _OPEN} | {"warmup_steps": default_warmup(defaults, total_steps)}
+    settled = default_optimiser(defaults, request.optimiser) | {"warmup_steps": default_warmup(defaults, total_steps)}
     asked = {name: getattr(request, name) for name in _OPEN if getattr(request, name) is not None}
     return Recipe(
         stored_bits=request.stored_bits,
         error_rounding=request.error_rounding,
         update_rounding=request.update_rounding,
         seed=request.seed,
+        optimiser=request.optimiser,
         **{**settled, **asked},
     )
 

@@ -42,13 +42,14 @@ class StepPrediction:
 
     Attributes:
         machine: name of the machine.
-        predict: the time of a training step, from the network, its masks, the batch size and the widths; None for a network
-            that is not compiled for machines yet. It is called after every epoch, so it should remember what it found for
-            masks that have not changed.
+        predict: the time of a training step, from the network, its masks, the batch size and the widths; None where there is
+            none to tell. It is called after every epoch, so it should remember what it found for masks that have not changed.
+        why_none: why there is none for a network, in one line; None where there is one.
     """
 
     machine: str
     predict: Callable[[Network, Masks, int, Recipe], Prediction | None]
+    why_none: Callable[[Network], str | None] = lambda network: None
 
 
 class Finished(NamedTuple):

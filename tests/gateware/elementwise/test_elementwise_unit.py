@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fixgrad.gateware.axi.burst import FAULT
 from fixgrad.gateware.simulation import DramTiming, Hostility
 from fixgrad.machine import Instruction, Machine, preset
+from fixgrad.machine.elementwise_instructions import NORMALISE_NG
 from fixgrad.machine.parameters import Memory
 
 from .jobs import Jobs, execute
@@ -69,7 +71,7 @@ def test_random_instructions(post_bench: Callable[..., Any], name: str, seed: in
     check(ends, [*(jobs.random.choice(kinds)() for _ in range(30)), jobs.statistics()])
 
 
-def streamed(jobs: Jobs, operands: int, **fixed: int) -> Instruction:
+def streamed(jobs: Jobs, operands: int = 1, **fixed: int) -> Instruction:
     """An ELEMENTWISE of one pixel after another: 16 channels of 8 x 8."""
     channels, rows, columns = 16, 8, 8
     words = channels * rows * columns
@@ -85,10 +87,10 @@ def streamed(jobs: Jobs, operands: int, **fixed: int) -> Instruction:
         **dict.fromkeys(("kernel_rows", "kernel_columns", "stride_rows", "stride_columns"), 1),
         **{"first_rows": rows, "first_columns": columns},
     }
-    fields |= fixed
     for name in ("first_", "second_", "mask_", ""):
         fields |= {f"{name}row_words": columns, f"{name}channel_words": rows * columns}
     lanes = jobs.machine.lanes
+    fields |= fixed
     for name in ("first", "second", "mask", "target"):
         fields[name] = jobs.allocate(2 * words * lanes, 256)
     return Instruction("ELEMENTWISE", **fields, record=jobs.records(channels), element=jobs.allocate(4 * channels, 4))
@@ -100,9 +102,9 @@ def streamed(jobs: Jobs, operands: int, **fixed: int) -> Instruction:
         ("tiny-graph", {"operands": 1}, 0.5),
         ("tiny-graph", {"operands": 2, "rectify": 1}, 0.5),
         ("tiny-graph", {"operands": 2, "per_channel": 1, "second_wide": 1, "masked": 1}, 0.5),
-        ("whole", {"operands": 2}, 1.0),
-        ("whole", {"operands": 1, "per_channel": 1, "first_wide": 1}, 1.0),
-        ("whole", {"operands": 1, "out_bits": 16}, 0.5),
+        pytest.param("whole", {"operands": 2}, 1.0, marks=pytest.mark.slow),
+        pytest.param("whole", {"operands": 1, "per_channel": 1, "first_wide": 1}, 1.0, marks=pytest.mark.slow),
+        pytest.param("whole", {"operands": 1, "out_bits": 16}, 0.5, marks=pytest.mark.slow),
     ],
 )
 def test_the_rate(post_bench: Callable[..., Any], name: str, what: dict[str, int], words_a_cycle: float) -> None:
@@ -116,3 +118,92 @@ def test_the_rate(post_bench: Callable[..., Any], name: str, what: dict[str, int
     between = int(cycles[-1] - cycles[0]) / 2
     ideal = words / words_a_cycle
     assert ideal <= between <= 1.02 * ideal + 150
+
+
+def test_taps_that_lie_nowhere_take_no_cycle(post_bench: Callable[..., Any]) -> None:
+    """A pool over a whole map of 8 x 8, backward: each pixel has one tap of 64, whose word is read for each."""
+    ends = post_bench(MACHINE, DramTiming(read_latency=30, write_latency=20))
+    window = dict.fromkeys(("kernel_rows", "kernel_columns", "stride_rows", "stride_columns"), 8)
+    pool = streamed(prepared(ends, 2), transposed=1, first_rows=1, first_columns=1, **window)
+    ends.give(pool, pool)
+    assert ends.dones.wait(2, LIMIT)
+    cycles = ends.dones.pop()[1].astype(int)
+    assert cycles[1] - cycles[0] < 5 * 16 * 64
+
+
+def test_the_rate_of_sums(post_bench: Callable[..., Any]) -> None:
+    """A slice a cycle, of channels as short as a word, too; squares do not read their map twice."""
+    ends = post_bench(MACHINE, DramTiming(read_latency=30, write_latency=20))
+    jobs, channels, pixels = prepared(ends, 4), 16, 64
+    fields = {"products": 1, "channels": channels, "channel_words": pixels, "pixels": pixels, "micro_batches": 1, "first_wide": 1}
+    first, target = jobs.codes(channels * pixels, 1), jobs.records(channels)
+    one = Instruction("CHANNEL_SUMS", first=first, second=first, second_wide=1, target=target, **fields)
+    ends.give(one, one)
+    assert ends.dones.wait(2, LIMIT)
+    cycles = ends.dones.pop()[1].astype(int)
+    words = channels * pixels
+    assert 2 * words <= cycles[1] - cycles[0] <= 2 * words + 150
+
+
+OUTSIDE, READ, WRITE = 0, 1, 2
+
+
+@pytest.mark.parametrize(
+    ("what", "field", "kind", "address"),
+    [
+        ({}, "target", OUTSIDE, 1 << 30),
+        ({}, "target", OUTSIDE, 4098),
+        ({}, "target", WRITE, None),
+        ({}, "first", OUTSIDE, 1 << 30),
+        ({}, "first", OUTSIDE, 4099),
+        ({}, "first", READ, None),
+        ({"operands": 2}, "second", READ, None),
+        ({"masked": 1}, "mask", READ, None),
+        ({"combine": 2, "argmax": 8192}, "argmax", READ, None),
+        ({"per_channel": 1}, "record", OUTSIDE, 1 << 30),
+        ({"sums": 1}, "first", READ, None),
+        ({"sums": 1}, "target", WRITE, None),
+        ({"normalise": 1}, "gamma", OUTSIDE, 1 << 30),
+        ({"normalise": 1, "mode": NORMALISE_NG}, "gamma_gradient", WRITE, None),
+    ],
+)
+def test_a_failing_access_is_reported_with_its_instruction(
+    post_bench: Callable[..., Any], what: dict[str, int], field: str, kind: int, address: int | None
+) -> None:
+    """Of two instructions the second one fails; then the unit comes to rest."""
+    ends = post_bench(MACHINE, SLOW)
+    jobs = prepared(ends, 3)
+    if "normalise" in what:
+        bad = jobs.normalise(mode=what.get("mode", 0))
+    else:
+        bad = jobs.channel_sums() if "sums" in what else streamed(jobs, **what)
+    if address is not None:
+        bad = bad.replace(**{field: address})
+    else:
+        ends.bench.fault(getattr(bad, field), getattr(bad, field) + 1, 2)
+    ends.give(streamed(jobs), bad)
+    assert ends.faults.wait(1, LIMIT)
+    record = ends.faults.pop()[0][0]
+    address_place = FAULT["address"].offset
+    found = int(record["fault"])
+    assert (found & ((1 << address_place) - 1), int(record["index"])) == (kind, 1)
+    # Of a record the fields that are read begin behind the first two.
+    assert found >> address_place in (getattr(bad, field), getattr(bad, field) + 16)
+    ends.bench.set("stop", 1)
+    assert ends.bench.run_until("quiet", 1, LIMIT)
+    ends.bench.step(200)
+    assert ends.bench.is_quiet
+    ends.bench.close()
+
+
+def test_the_unit_follows_and_precedes_other_instructions_of_post(post_bench: Callable[..., Any]) -> None:
+    """Between STATISTICS, in and out of turn: each begins when those before it are in memory, and finds what they wrote."""
+    ends = post_bench(MACHINE, SLOW, Hostility(5, 200, 9, True))
+    jobs = prepared(ends, 6)
+    made, chain = streamed(jobs, rectify=1, statistics=2), []
+    for number in range(4):
+        chain.append(made)
+        if number % 2:
+            chain.append(jobs.statistics())
+        made = made.replace(first=made.target, target=jobs.allocate(16 * 64 * ends.machine.lanes, 64))
+    check(ends, [*chain, jobs.statistics()])

@@ -46,6 +46,12 @@ def tiny(make_device: MakeDevice) -> RtlDevice:
 
 
 @pytest.fixture(scope="session")
+def hostile_graph(make_device: MakeDevice) -> RtlDevice:
+    """`tiny` with an elementwise unit, likewise hostile."""
+    return make_device(preset("tiny-graph"), Hostility(12, 200, 9, True))
+
+
+@pytest.fixture(scope="session")
 def hostile_tiny(make_device: MakeDevice) -> RtlDevice:
     """Its memory rests on every channel and answers out of order; the control port rests, too."""
     return make_device(hostility=Hostility(11, 200, 9, True))

@@ -10,7 +10,7 @@ from fixgrad.machine.device import DeviceError
 from fixgrad.machine.generate import RandomProgram, random_program
 from fixgrad.machine.generate_file import with_instructions
 from fixgrad.machine.generate_memory import Region
-from fixgrad.machine.instructions import INSTRUCTION_BYTES, Unit
+from fixgrad.machine.instructions import BY_NAME, INSTRUCTION_BYTES, Unit, kinds_of
 from fixgrad.machine.registers import ErrorCode
 from fixgrad.simulate.differential import difference, memory_after
 
@@ -34,7 +34,7 @@ def placed(program: RandomProgram, name: str) -> int:
     return max(index for index, each in enumerate(program.instructions) if each.name == name)
 
 
-@pytest.fixture(params=["tiny", "hostile_tiny"])
+@pytest.fixture(params=["tiny", "hostile_tiny", "hostile_graph"])
 def device(request: pytest.FixtureRequest) -> RtlDevice:
     found: RtlDevice = request.getfixturevalue(request.param)
     return found
@@ -69,9 +69,15 @@ def test_a_program_without_halt(device: RtlDevice) -> None:
         ("POST", "target", ErrorCode.MEMORY_WRITE),
         ("UPDATE", "momentum", ErrorCode.MEMORY_READ),
         ("STATISTICS", "target", ErrorCode.MEMORY_WRITE),
+        ("ELEMENTWISE", "first", ErrorCode.MEMORY_READ),
+        ("ELEMENTWISE", "target", ErrorCode.MEMORY_WRITE),
+        ("CHANNEL_SUMS", "second", ErrorCode.MEMORY_READ),
+        ("NORMALISE", "gamma", ErrorCode.MEMORY_READ),
     ],
 )
 def test_an_error_of_the_memory(device: RtlDevice, name: str, field: str, code: ErrorCode) -> None:
+    if BY_NAME[name] not in kinds_of(device.machine):
+        pytest.skip(f"{device.machine.name} has no {name}")
     program, region = next(found for seed in range(50) if (found := used_region(random_program(device.machine, seed), name, field)))
     prepared(device, program)
     device.bench.fault(region.address, region.address + region.bytes, SLVERR)
@@ -88,6 +94,7 @@ def test_an_error_of_the_memory(device: RtlDevice, name: str, field: str, code: 
 def used_region(program: RandomProgram, name: str, field: str) -> tuple[RandomProgram, Region] | None:
     """A region that instructions of this kind are the first to touch, with this field."""
     used = {"LOAD_INPUT": ("channels", "in0_bottom", "in0_right"), "POST": ("channels", "out0_bottom", "out0_right")}
+    used |= {"ELEMENTWISE": ("channels", "operands"), "CHANNEL_SUMS": ("channels", "products"), "NORMALISE": ("channels",)}
     for place, each in enumerate(program.instructions):
         if each.name != name or not all(getattr(each, part) for part in used.get(name, ("count",))):
             continue

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fixgrad.compiler import Program, compile_step
-from fixgrad.compiler.graph import build_graph
+from fixgrad.compiler.graph_builder import build_graph
 from fixgrad.compiler.packing import decode_columns
 from fixgrad.machine import Machine, preset
 from fixgrad.machine.encoding import Instruction

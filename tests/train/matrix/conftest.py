@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fixgrad.network import Optimiser
 from fixgrad.network.reference import ReferenceExecutor
 from fixgrad.numbers import Rounding
 from fixgrad.train.collective import Collective, WorkerError
@@ -164,6 +165,8 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunRequest]:
             chain, density=None, macs=0.4, prune_epoch=0, prune_until=1, prune_every=2, regrow=0.5, regrow_until=2, balance=0.1
         ),
         "residual": replace(chain, model=f"{file}:residual"),
+        "adam": replace(chain, optimiser=Optimiser.ADAM, weight_decay=0.01, stored_bits=16, update_rounding=Rounding.STOCHASTIC),
+        "adamw": replace(chain, model=f"{file}:residual", optimiser=Optimiser.ADAMW),
         "nearest": replace(chain, error_rounding=Rounding.NEAREST, stored_bits=32, density=None, prune_epoch=None),
     }
 

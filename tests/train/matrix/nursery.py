@@ -1,29 +1,34 @@
 """A process that is ready to train, and forks a child for each line that it reads: ``FOLDER LINE``.
 
-The child begins the run in FOLDER or continues it, to its end, and kills itself with SIGKILL before line number LINE of all
-that it executes of `write_atomically` (0: never); how many it executed it leaves in FOLDER.lines. The parent answers with
-the child's process identifier. Children need no second to import PyTorch, so many can be killed.
+The child begins the run in FOLDER (by Adam, where its name begins so) or continues it, to its end, and kills itself with
+SIGKILL before line number LINE of all that it executes of `write_atomically` (0: never); how many it executed it leaves in
+FOLDER.lines. The parent answers with the child's process identifier. Children need no second to import PyTorch, so many can
+be killed.
 """
 
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
+from fixgrad.network import Optimiser
 from fixgrad.train.request import RunRequest
 from fixgrad.train.run import TrainingRun
 from fixgrad.train.sealed_file import write_atomically
 
 REQUEST = RunRequest(model="digits", data="digits", epochs=4, batch=240, density="0.4", prune_epoch=1, seed=3)
+REQUESTS = {"sgd": REQUEST, "adam": replace(REQUEST, optimiser=Optimiser.ADAM)}
 
 
 def finish(out: Path) -> None:
     """Train the run in `out` to its end."""
-    run = TrainingRun.resume(out) if (out / "config.json").exists() else TrainingRun.begin(REQUEST, out)
+    request = REQUESTS["adam" if out.name.startswith("adam") else "sgd"]
+    run = TrainingRun.resume(out) if (out / "config.json").exists() else TrainingRun.begin(request, out)
     for _ in run.train():
         pass
     run.close()

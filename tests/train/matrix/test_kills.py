@@ -88,6 +88,23 @@ def test_killed_at_a_random_moment(moment: float, nursery: Nursery, tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_a_run_by_adam_killed_before_it_is_done(nursery: Nursery, tmp_path: Path) -> None:
+    """After its second epoch at the earliest: the second moments come from a checkpoint."""
+    whole, out = tmp_path / "adam-whole", tmp_path / "adam-run"
+    nursery.wait(nursery.start(whole))
+    process = nursery.start(out)
+    while not (out / "checkpoints" / "epoch-0002.safetensors").exists():
+        assert Path(f"/proc/{process}").exists()
+        time.sleep(0.002)
+    os.kill(process, signal.SIGKILL)
+    nursery.wait(process)
+    assert 3 <= len(bytes_of(out)) <= 5
+    nursery.wait(nursery.start(out))
+    assert len(bytes_of(out)) == 5
+    assert bytes_of(out) == bytes_of(whole)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.01, *SHARES])
 def test_killed_while_it_writes(share: float, nursery: Nursery, tmp_path: Path) -> None:
     """Before a line of the function that puts checkpoints, metrics and configuration on the disk, chosen from all."""

@@ -23,7 +23,8 @@ from fixgrad.train.plan import Arithmetic
 from fixgrad.train.run import TrainingRun
 
 #: The others take the same code with other constants: they are for `make test-slow`.
-NAMES = ["chain", "residual", *(pytest.param(name, marks=pytest.mark.slow) for name in ("regrown", "stochastic", "nearest"))]
+SLOW = ("regrown", "stochastic", "nearest", "adam", "adamw")
+NAMES = ["chain", "residual", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 WAYS = {
     "int8": Execution(path="int8"),
     "fp32": Execution(path="fp32"),
@@ -49,6 +50,16 @@ def test_the_reference(name: str, requests: Any, expected: Any, trained: Any, on
 def test_every_path(name: str, way: str, requests: Any, expected: Any, trained: Any) -> None:
     assert list(expected[name]) == [f"epoch-000{epoch}.safetensors" for epoch in range(3)]
     assert trained(requests[name], WAYS[way]) == expected[name]
+
+
+def test_adam_on_the_reference(requests: Any, expected: Any, trained: Any, on_the_reference: None) -> None:
+    assert trained(requests["adam"]) == expected["adam"]
+
+
+def test_adam_by_eager_functions_and_three_workers(requests: Any, expected: Any, trained: Any, team: Any) -> None:
+    assert trained(requests["adam"], WAYS["eager fp32"]) == expected["adam"]
+    found = team(3, lambda collective: trained(requests["adam"], Execution(collective=collective)))
+    assert found[0] == expected["adam"]
 
 
 def test_a_processor_whose_int8_instructions_saturate(

@@ -19,26 +19,31 @@ CHANNEL_BITS = body_layout("ELEMENTWISE")["channels"].width
 
 #: A move along an axis by `whole` places and `rest` parts of a place; there are `modulus` parts to a place.
 MOVE = data.StructLayout({"whole": signed(COORDINATE_BITS + 1), "rest": COORDINATE_BITS})
-#: An axis of a window: where the first tap of the first pixel lies, the moves from one pixel and from one tap to the next.
-#: A tap meets a place where its rest is 0 and the place is below `limit`.
+#: An axis of a window: where the first pixel lies, the move from one pixel to the next. Of its taps only those that lie at a
+#: place are gone through: the first one is number `rest`, the others follow in steps of `tap_step`, and of a place to the right,
+#: or to the left if `backward`. They meet it if it is below `limit`, or if the axis is `endless`.
 AXIS = data.StructLayout(
     {
         "start": MOVE,
         "by_pixel": MOVE,
-        "by_tap": MOVE,
         "modulus": COORDINATE_BITS,
+        "taps": COORDINATE_BITS,
+        "tap_step": COORDINATE_BITS,
+        "backward": 1,
         "limit": COORDINATE_BITS,
         "endless": 1,
-        "taps": COORDINATE_BITS,
     }
 )
+#: What belongs to a row: words of the first operand, and numbers of its taps. Of the first pixel (`start`), from one pixel to the
+#: next (`by_pixel`), from one tap that lies at a place to the next (`by_tap`), and what a place or a single tap more makes.
+OF_ROWS = ("start", "by_pixel", "by_tap", "more")
 
 
 def plan_layout(machine: Machine) -> data.StructLayout:
     """The walk of an instruction. Offsets are in words of the map that they lie in.
 
-    `sums`: it is a CHANNEL_SUMS. `rows`, `columns`, `channels`: what is walked over. `start_words`, `pixel_words`, `tap_words`,
-    `row_words`: of the row axis, in words of the first operand: its moves, and a whole place. `first_words`, `second_words`,
+    `sums`: it is a CHANNEL_SUMS. `rows`, `columns`, `channels`: what is walked over. `row_words`, `row_numbers`: see `OF_ROWS`.
+    `first_words`, `second_words`,
     `mask_words`, `channel_words`: from one channel to the next of each map; `second_row`, `mask_row`, `target_row`: from one row
     to the next. `random_first`, `random_row`, `random_step`: random elements before the first pixel, from one row and one pixel
     to the next.
@@ -55,7 +60,8 @@ def plan_layout(machine: Machine) -> data.StructLayout:
             "columns": COLUMN_BITS,
             "row_axis": AXIS,
             "column_axis": AXIS,
-            **dict.fromkeys(("start_words", "pixel_words", "tap_words", "row_words"), offset),
+            "row_words": data.StructLayout(dict.fromkeys(OF_ROWS, offset)),
+            "row_numbers": data.StructLayout(dict.fromkeys(OF_ROWS, TAP_BITS)),
             **dict.fromkeys(channel_steps, body_layout("ELEMENTWISE")["channel_words"].width),
             **dict.fromkeys(row_steps, body_layout("ELEMENTWISE")["row_words"].width),
             **dict.fromkeys(("random_first", "random_row"), 32),

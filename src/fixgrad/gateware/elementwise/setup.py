@@ -49,11 +49,12 @@ class Setup(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         self._map, self._sums = body(self.instruction, "ELEMENTWISE"), body(self.instruction, "CHANNEL_SUMS")
-        self._is_sums = Signal(name="is_sums")
+        self._is_sums, self._is_transposed = Signal(name="is_sums"), Signal(name="is_transposed")
         names = ("asked", "answered", "busy", "divided", "worked_out")
         asked, answered, busy, divided, worked_out = (Signal(name=name) for name in names)
         m.d.comb += [
             self._is_sums.eq(self.instruction.opcode == BY_NAME["CHANNEL_SUMS"].opcode),
+            self._is_transposed.eq(~self._is_sums & (self._map.operands != 0) & self._map.transposed),
             self.table.index.valid.eq(busy & ~asked & ~self._is_sums),
             self.table.index.payload.eq(self._map.param),
             self.done.eq(busy & (answered | self._is_sums) & worked_out),
@@ -131,7 +132,6 @@ class Setup(wiring.Component):
         of_map, results = self._map, {}
         m.submodules.divider = divider = Divider(COORDINATE_BITS, COORDINATE_BITS)
         number, starts = Signal(range(3)), Signal()
-        transposed = of_map.transposed & ~self._is_sums
         m.d.comb += [divider.begin.eq(starts), divided.eq(number == 2)]
         with m.If(starts):
             m.d.sync += starts.eq(0)
@@ -145,7 +145,7 @@ class Setup(wiring.Component):
                         m.d.sync += [quotient.eq(divider.quotient), rest.eq(divider.remainder)]
                         m.d.sync += [number.eq(number + 1), starts.eq(index == 0)]
         with m.If(self.begin):
-            m.d.sync += [number.eq(Mux(transposed, 0, 2)), starts.eq(transposed)]
+            m.d.sync += [number.eq(Mux(self._is_transposed, 0, 2)), starts.eq(self._is_transposed)]
         return results
 
     def _set_axes(self, m: Module, quotients: dict[str, tuple[Signal, Signal]]) -> None:
@@ -159,33 +159,34 @@ class Setup(wiring.Component):
                 out.endless.eq(is_sums),
             ]
             with m.If(is_sums):
-                m.d.comb += [out.modulus.eq(1), out.by_pixel.whole.eq(1)]
-            with m.Elif(of_map.transposed):
-                # A tap is a stride's part to the left: a whole place, and what is too much is given back.
+                m.d.comb += [out.modulus.eq(1), out.tap_step.eq(1), out.by_pixel.whole.eq(1)]
+            with m.Elif(self._is_transposed):
                 m.d.comb += [
                     out.modulus.eq(stride),
+                    out.tap_step.eq(stride),
+                    out.backward.eq(1),
                     out.start.whole.eq(pad),
                     out.start.rest.eq(pad_rest),
                     out.by_pixel.whole.eq(stride == 1),
                     out.by_pixel.rest.eq(stride != 1),
-                    out.by_tap.whole.eq(-1),
-                    out.by_tap.rest.eq(stride - 1),
                 ]
             with m.Else():
                 m.d.comb += [
                     out.modulus.eq(1),
+                    out.tap_step.eq(1),
                     out.start.whole.eq(-of_map[f"pad_{axis}"]),
                     out.by_pixel.whole.eq(stride),
-                    out.by_tap.whole.eq(1),
                 ]
 
     def _multiply(self, m: Module, divided: Signal, worked_out: Signal) -> None:
         """result = sum + x y, a bit of y a cycle; signs are those of x."""
         plan, of_map, width = self.plan, self._map, offset_bits(self.machine)
-        axis = plan.row_axis
+        axis, words, numbers = plan.row_axis, plan.row_words, plan.row_numbers
         products = [
-            (plan.start_words, axis.start.whole, of_map.first_row_words, 0),
-            (plan.pixel_words, axis.by_pixel.whole, of_map.first_row_words, 0),
+            (words.start, axis.start.whole, of_map.first_row_words, 0),
+            (words.by_pixel, axis.by_pixel.whole, of_map.first_row_words, 0),
+            (numbers.start, axis.start.rest, of_map.kernel_columns, 0),
+            (numbers.by_tap, axis.tap_step, of_map.kernel_columns, 0),
             (plan.random_first, of_map.random_batch, of_map.random_pixel, of_map.random_image),
             (plan.random_row, of_map.random_row, of_map.random_batch, 0),
         ]
@@ -193,12 +194,13 @@ class Setup(wiring.Component):
         x, y, sum_ = Signal(width), Signal(_FACTOR_BITS), Signal(width)
         m.d.comb += [
             worked_out.eq(step == len(products)),
-            plan.row_words.eq(of_map.first_row_words),
-            plan.tap_words.eq(Mux(of_map.transposed, -of_map.first_row_words, of_map.first_row_words)),
+            words.more.eq(of_map.first_row_words),
+            words.by_tap.eq(Mux(self._is_transposed, -of_map.first_row_words, of_map.first_row_words)),
+            numbers.more.eq(of_map.kernel_columns),
         ]
         with m.If(self.begin):
             m.d.sync += [step.eq(Mux(self._is_sums, len(products), 0)), loaded.eq(0)]
-            m.d.sync += [plan.start_words.eq(0), plan.pixel_words.eq(self._sums.batch_words)]
+            m.d.sync += [words.start.eq(0), words.by_pixel.eq(self._sums.batch_words)]
         with m.Elif(divided & ~worked_out & ~loaded):
             m.d.sync += loaded.eq(1)
             with m.Switch(step):

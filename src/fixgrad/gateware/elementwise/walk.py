@@ -1,6 +1,6 @@
 """Goes through the taps of all pixels of an instruction, a tap a cycle.
 
-A row of taps outside of the operand takes one cycle, and so does a pixel without any tap.
+A tap that lies at no place takes no cycle. One in the padding does, but a row of them only one; and so does a pixel without any tap.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from fixgrad.gateware.elementwise.axis import AxisWalk
-from fixgrad.gateware.elementwise.plan import COLUMN_BITS, COORDINATE_BITS, ROW_BITS, TAP_BITS, plan_layout
+from fixgrad.gateware.elementwise.plan import COLUMN_BITS, ROW_BITS, TAP_BITS, plan_layout
 from fixgrad.gateware.post.plan import offset_bits
 from fixgrad.machine import Machine
 
@@ -64,9 +64,10 @@ class Walk(wiring.Component):
             self.busy.eq(going | self.taps.valid),
             rows.axis.eq(plan.row_axis),
             columns.axis.eq(plan.column_axis),
-            *(getattr(rows, name).eq(plan[name]) for name in ("start_words", "pixel_words", "tap_words", "row_words")),
+            rows.of_words.eq(plan.row_words),
+            rows.of_numbers.eq(plan.row_numbers),
         ]
-        steps, tap = self._count(m, step, rows)
+        steps, tap = self._count(m, step, rows, columns)
         m.d.comb += [
             rows.begin.eq(self.begin | steps.channel),
             rows.next_pixel.eq(steps.row),
@@ -95,24 +96,24 @@ class Walk(wiring.Component):
             m.d.sync += going.eq(0)
         return m
 
-    def _count(self, m: Module, step: Value, rows: AxisWalk) -> tuple[_Steps, data.View]:
-        """Channel, row, column, and the tap's row and column; returns where this step leads, and the tap at hand."""
+    def _count(self, m: Module, step: Value, rows: AxisWalk, columns: AxisWalk) -> tuple[_Steps, data.View]:
+        """Channel, row, column; returns where this step leads, and the tap at hand."""
         plan, tap = self.plan, Signal(tap_layout(self.machine), name="tap")
         channel, row, column = Signal(plan.channels.shape()), Signal(ROW_BITS), Signal(COLUMN_BITS)
-        of_row, of_column, number, row_number = (Signal(COORDINATE_BITS), Signal(COORDINATE_BITS), Signal(TAP_BITS), Signal(TAP_BITS))
+        begins = Signal()
         names = ("last_column", "last_row", "last_channel", "row_ends", "ends")
         last_column, last_row, last_channel, row_ends, ends = (Signal(name=name) for name in names)
         m.d.comb += [
             last_column.eq(column + 1 == plan.columns),
             last_row.eq(row + 1 == plan.rows),
             last_channel.eq(channel + 1 == plan.channels),
-            row_ends.eq((of_column + 1 == plan.column_axis.taps) | ~rows.inside),
-            ends.eq(row_ends & (of_row + 1 == plan.row_axis.taps)),
-            tap.begins.eq((of_row == 0) & (of_column == 0)),
+            row_ends.eq(columns.last | ~rows.inside),
+            ends.eq(row_ends & rows.last),
+            tap.begins.eq(begins),
             tap.ends.eq(ends),
             tap.ends_channel.eq(last_column & last_row),
             tap.ends_all.eq(last_column & last_row & last_channel),
-            tap.number.eq(number),
+            tap.number.eq(rows.number + columns.tap),
         ]
         names = ("to_tap", "to_tap_row", "to_pixel", "to_row", "to_channel")
         to_tap, to_tap_row, to_pixel, to_row, to_channel = (Signal(name=name) for name in names)
@@ -123,19 +124,16 @@ class Walk(wiring.Component):
             to_row.eq(step & ends & last_column & ~last_row),
             to_channel.eq(step & ends & last_column & last_row),
         ]
-        with m.If(to_tap):
-            m.d.sync += [of_column.eq(of_column + 1), number.eq(number + 1)]
-        with m.Elif(to_tap_row):
-            next_number = (row_number + plan.column_axis.taps)[:TAP_BITS]
-            m.d.sync += [of_column.eq(0), of_row.eq(of_row + 1), number.eq(next_number), row_number.eq(next_number)]
-        with m.Elif(step):
-            m.d.sync += [of_column.eq(0), of_row.eq(0), number.eq(0), row_number.eq(0), column.eq(column + 1)]
+        with m.If(step):
+            m.d.sync += begins.eq(ends)
+        with m.If(step & ends):
+            m.d.sync += column.eq(column + 1)
             with m.If(last_column):
                 m.d.sync += [column.eq(0), row.eq(row + 1)]
             with m.If(last_column & last_row):
                 m.d.sync += [row.eq(0), channel.eq(channel + 1)]
         with m.If(self.begin):
-            m.d.sync += [each.eq(0) for each in (channel, row, column, of_row, of_column, number, row_number)]
+            m.d.sync += [*(each.eq(0) for each in (channel, row, column)), begins.eq(1)]
         return _Steps(to_tap, to_tap_row, to_pixel, to_row, to_channel), tap
 
     def _pixel_offsets(self, m: Module, steps: _Steps, tap: data.View) -> None:

@@ -12,7 +12,7 @@ from fixgrad.train.kernels.joining_torch import TorchJoining
 from fixgrad.train.kernels.joining_trial import joining_agrees
 from fixgrad.train.kernels.pointwise import Pointwise
 from fixgrad.train.kernels.pointwise_torch import TorchPointwise
-from fixgrad.train.kernels.trial import agree
+from fixgrad.train.kernels.trial import adam_agrees, agree
 from fixgrad.train.kernels.workers import Workers, workers
 
 _log = logging.getLogger(__name__)
@@ -27,16 +27,21 @@ class Kernels(NamedTuple):
     joining: Joining = TorchJoining()
 
 
-def choose_kernels(device: torch.device, path: str = "auto", fused: bool = True, joins: bool = True) -> Kernels:
+def choose_kernels(
+    device: torch.device, path: str = "auto", fused: bool = True, joins: bool = True, adapts: bool = False
+) -> Kernels:
     """Kernels for a device, with as many threads on the CPU as `torch.get_num_threads` says.
 
     Args:
         path: ``"auto"``, or the path of integer products to force (see `choose_path`, also for what is raised).
         fused: whether pointwise functions may be compiled.
         joins: whether anything but a chain is computed: a chain need not wait for functions that it has no use for.
+        adapts: whether weights are updated by Adam; likewise.
     """
     on_cpu = device.type == "cpu"
     pointwise = _fused_pointwise() if on_cpu and fused else None
+    if pointwise and adapts and not _fused_adam_works():
+        pointwise = None
     team = workers(torch.get_num_threads() if on_cpu else 1)
     joining = _fused_joining() if pointwise and joins else None
     return Kernels(choose_path(path, device), pointwise or TorchPointwise(), team, joining or TorchJoining())
@@ -55,6 +60,21 @@ def _fused_pointwise() -> Pointwise | None:
         problem = str(error)
     _warn(problem)
     return None
+
+
+@lru_cache
+def _fused_adam_works() -> bool:
+    """The same of the update by Adam."""
+    try:
+        from fixgrad.train.kernels.pointwise_numba import NumbaPointwise
+
+        if adam_agrees(NumbaPointwise(), TorchPointwise()):
+            return True
+        problem = "compiled functions give other integers than eager ones"
+    except Exception as error:  # whatever a broken installation raises
+        problem = str(error)
+    _warn(problem)
+    return False
 
 
 @lru_cache

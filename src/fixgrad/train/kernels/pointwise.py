@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from fixgrad.network.adam import AdamConstants, AdamShifts
 from fixgrad.network.recipe import UpdateConstants
 from fixgrad.network.update import ParameterFormats, TermShifts
 from fixgrad.numbers import StreamKey
@@ -50,7 +51,7 @@ class UpdateJob(NamedTuple):
     Attributes:
         stored, momentum, gradient: int32, one shape, [out, taps, in] of a weight, [1, 1, out] of a bias, contiguous.
         mask: bool [out, in], the weights that live, or None for all.
-        first: position of the first output in the parameter.
+        position: of the first output in the parameter.
         operand: int8 in that shape, to be filled from the new stored values; None for a bias.
         operand_shift: right shift from stored codes to operands.
         key: stream of stochastic rounding, None for nearest.
@@ -60,12 +61,33 @@ class UpdateJob(NamedTuple):
     momentum: Tensor
     gradient: Tensor
     mask: Tensor | None
-    first: int
+    position: int
     operand: Tensor | None
     operand_shift: int
     formats: ParameterFormats
     shifts: TermShifts
     constants: UpdateConstants
+    key: StreamKey | None
+
+
+class AdamJob(NamedTuple):
+    """The same update by Adam; attributes as of `UpdateJob`.
+
+    Attributes:
+        first, second: int32 words of the moments, in the shape of `stored`.
+    """
+
+    stored: Tensor
+    first: Tensor
+    second: Tensor
+    gradient: Tensor
+    mask: Tensor | None
+    position: int
+    operand: Tensor | None
+    operand_shift: int
+    formats: ParameterFormats
+    shifts: AdamShifts
+    constants: AdamConstants
     key: StreamKey | None
 
 
@@ -104,3 +126,6 @@ class Pointwise(Protocol):
 
     def update(self, job: UpdateJob) -> Tensor:
         """Update a parameter, or some of its outputs, in place; its largest stored magnitude, an int64 scalar."""
+
+    def adam(self, job: AdamJob) -> Tensor:
+        """The same by Adam."""

@@ -11,8 +11,9 @@ from fixgrad.network.recipe import MOMENTUM_FRAC, OPERAND_BITS
 from fixgrad.network.update import TERM_BITS
 from fixgrad.numbers import StreamKey
 from fixgrad.numbers.counter_hash import HASH_KEY_ROUND, HASH_ROUNDS
-from fixgrad.train.kernels import fused
-from fixgrad.train.kernels.pointwise import Placement, UpdateJob
+from fixgrad.train.kernels import fused, fused_adam
+from fixgrad.train.kernels.adam_numba import adam_words
+from fixgrad.train.kernels.pointwise import AdamJob, Placement, UpdateJob
 from fixgrad.train.kernels.pointwise_torch import TorchPointwise
 
 _ROUNDS = np.array(HASH_ROUNDS, np.uint32).reshape(-1)
@@ -72,12 +73,22 @@ class NumbaPointwise(TorchPointwise):
         return torch.from_numpy(sums)
 
     def update(self, job: UpdateJob) -> Tensor:
-        mask = np.empty((0, 0), np.bool_) if job.mask is None else job.mask.numpy()
-        operand = np.empty((0, 0, 0), np.int8) if job.operand is None else job.operand.numpy()
-        arrays = job.stored.numpy(), job.momentum.numpy(), job.gradient.numpy(), mask, operand
-        key = job.key or _NO_KEY
+        arrays = job.stored.numpy(), job.momentum.numpy(), job.gradient.numpy(), *_mask_and_operand(job)
         words = np.array(_update_words(job), np.int64)
-        return torch.tensor(fused.update(*arrays, words, job.key is not None, *key, _ROUNDS, job.first))
+        return torch.tensor(fused.update(*arrays, words, job.key is not None, *(job.key or _NO_KEY), _ROUNDS, job.position))
+
+    def adam(self, job: AdamJob) -> Tensor:
+        moments = job.first.numpy(), job.second.numpy()
+        arrays = job.stored.numpy(), *moments, job.gradient.numpy(), *_mask_and_operand(job)
+        words = np.array(adam_words(job), np.int64)
+        return torch.tensor(fused_adam.adam(*arrays, words, job.key is not None, *(job.key or _NO_KEY), _ROUNDS, job.position))
+
+
+def _mask_and_operand(job: UpdateJob | AdamJob) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The two that a job may lack, empty then."""
+    mask = np.empty((0, 0), np.bool_) if job.mask is None else job.mask.numpy()
+    operand = np.empty((0, 0, 0), np.int8) if job.operand is None else job.operand.numpy()
+    return mask, operand
 
 
 class UpdateWords(NamedTuple):

@@ -7,11 +7,13 @@ them for the CPU.
 import torch
 from torch import Tensor
 
+from fixgrad.network.adam import STEP_BITS, STEP_FRAC
 from fixgrad.network.recipe import MOMENTUM_FRAC, OPERAND_BITS
 from fixgrad.network.update import TERM_BITS
 from fixgrad.numbers import StreamKey
 from fixgrad.numbers.counter_hash import HASH_KEY_ROUND, HASH_ROUNDS
-from fixgrad.train.kernels.pointwise import Placement, UpdateJob
+from fixgrad.train.kernels import adam_torch
+from fixgrad.train.kernels.pointwise import AdamJob, Placement, UpdateJob
 
 
 class TorchPointwise:
@@ -55,10 +57,8 @@ class TorchPointwise:
         return errors.reshape(-1, errors.shape[-1]).sum(dim=0, dtype=torch.int64)
 
     def update(self, job: UpdateJob) -> Tensor:
-        random = None if job.key is None else hash32(_parameter_index(job.stored, job.first), job.key)
-        stored, momentum, gradient = (codes.to(torch.int64) for codes in (job.stored, job.momentum, job.gradient))
-        if job.mask is not None:
-            gradient = gradient * job.mask[:, None]
+        random = _random_of(job)
+        stored, momentum, gradient = job.stored.to(torch.int64), job.momentum.to(torch.int64), _live_gradient(job)
         constants, shifts = job.constants, job.shifts
         total = momentum * constants.momentum
         total += _align(gradient * constants.rate.mantissa, shifts.gradient, TERM_BITS)
@@ -69,12 +69,36 @@ class TorchPointwise:
         else:
             below = None if random is None else (random << MOMENTUM_FRAC) & 0xFFFFFFFF
             change = _shift_round(momentum, -shifts.step, below)
-        stored = _saturate(stored - change, job.formats.stored_bits)
         job.momentum.copy_(momentum)
-        job.stored.copy_(stored)
-        if job.operand is not None:
-            job.operand.copy_(_saturate(_shift_nearest(stored, job.operand_shift), OPERAND_BITS))
-        return stored.abs().amax()
+        return _store(job, stored - change)
+
+    def adam(self, job: AdamJob) -> Tensor:
+        stored, constants, shifts = job.stored.to(torch.int64), job.constants, job.shifts
+        gradient = _live_gradient(job) * constants.inverse_batch.mantissa
+        gradient = gradient + _align(stored * constants.coupled.mantissa, shifts.coupled, TERM_BITS)
+        moments = adam_torch.new_moments(gradient, job.first, job.second, shifts, constants)
+        total = adam_torch.change(moments, shifts, constants) + _align(stored * constants.decay.mantissa, shifts.decay, STEP_BITS)
+        job.first.copy_(moments.first)
+        job.second.copy_(moments.second)
+        return _store(job, stored - _shift_round(total, STEP_FRAC, _random_of(job)))
+
+
+def _random_of(job: UpdateJob | AdamJob) -> Tensor | None:
+    return None if job.key is None else hash32(_parameter_index(job.stored, job.position), job.key)
+
+
+def _live_gradient(job: UpdateJob | AdamJob) -> Tensor:
+    gradient = job.gradient.to(torch.int64)
+    return gradient if job.mask is None else gradient * job.mask[:, None]
+
+
+def _store(job: UpdateJob | AdamJob, moved: Tensor) -> Tensor:
+    """Saturate and write stored codes, and their operands; the largest magnitude."""
+    stored = _saturate(moved, job.formats.stored_bits)
+    job.stored.copy_(stored)
+    if job.operand is not None:
+        job.operand.copy_(_saturate(_shift_nearest(stored, job.operand_shift), OPERAND_BITS))
+    return stored.abs().amax()
 
 
 def hash32(element: Tensor, key: StreamKey) -> Tensor:

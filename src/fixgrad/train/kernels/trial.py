@@ -6,10 +6,11 @@ It finds a compiler that is broken on this machine, and compiled code left over 
 import torch
 from torch import Tensor
 
-from fixgrad.network.recipe import Coefficient, UpdateConstants
+from fixgrad.network.adam import adam_constants, adam_shifts
+from fixgrad.network.recipe import Coefficient, Optimiser, Recipe, UpdateConstants
 from fixgrad.network.update import ParameterFormats, TermShifts
 from fixgrad.numbers import StreamKey
-from fixgrad.train.kernels.pointwise import Placement, Pointwise, UpdateJob
+from fixgrad.train.kernels.pointwise import AdamJob, Placement, Pointwise, UpdateJob
 
 _KEY = StreamKey(0x12345678, 0x9ABCDEF0)
 _PLACE = Placement(first=1, batch=7)
@@ -22,6 +23,11 @@ def agree(one: Pointwise, other: Pointwise) -> bool:
         for trial in (_forward, _errors, _pooling, _update)
         for mine, theirs in zip(trial(one), trial(other), strict=True)
     )
+
+
+def adam_agrees(one: Pointwise, other: Pointwise) -> bool:
+    """The same of the update by Adam, from moments of zero through a few steps."""
+    return all(torch.equal(mine, theirs) for mine, theirs in zip(_adam(one), _adam(other), strict=True))
 
 
 def _sample(shape: tuple[int, ...], bits: int) -> Tensor:
@@ -68,4 +74,21 @@ def _update(pointwise: Pointwise) -> list[Tensor]:
         mask, operand = _sample((3, 19), 8) > -50, torch.empty(3, 4, 19, dtype=torch.int8)
         job = UpdateJob(stored, momentum, gradient, mask, 2, operand, 15, formats, TermShifts(-9, 2, -4), constants, key)
         found += [pointwise.update(job), stored, momentum, operand]
+    return found
+
+
+def _adam(pointwise: Pointwise) -> list[Tensor]:
+    formats, shape = ParameterFormats(24, 20, 24), (3, 4, 19)
+    found: list[Tensor] = []
+    for optimiser, key in ((Optimiser.ADAM, None), (Optimiser.ADAMW, _KEY)):
+        recipe = Recipe(optimiser=optimiser, learning_rate=0.01, weight_decay=0.1, epsilon=1e-4)
+        stored, first, second = _sample(shape, 24), torch.zeros(shape, dtype=torch.int32), torch.zeros(shape, dtype=torch.int32)
+        mask, operand = _sample((3, 19), 8) > -50, torch.empty(shape, dtype=torch.int8)
+        for step in range(3):
+            constants = adam_constants(recipe, step, 10, 7, step)
+            gradient = _sample(shape, 31) >> _sample(shape, 5).abs() + step
+            shifts = adam_shifts(formats, 12, constants)
+            job = AdamJob(stored, first, second, gradient, mask, 2, operand, 15, formats, shifts, constants, key)
+            found.append(pointwise.adam(job))
+        found += [stored, first, second, operand]
     return found

@@ -1,4 +1,4 @@
-"""A stored weight or bias with its momentum, operand codes and mask, as buffers of a module."""
+"""A stored weight or bias with its moments, operand codes and mask, as buffers of a module."""
 
 from typing import Any
 
@@ -8,18 +8,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fixgrad.errors import DataError
-from fixgrad.network.recipe import UpdateConstants
+from fixgrad.network.adam import AdamConstants, AdamShifts
+from fixgrad.network.recipe import Optimiser, UpdateConstants
 from fixgrad.network.state import Parameter
 from fixgrad.network.step_table import UpdateScales
-from fixgrad.network.update import ParameterFormats
+from fixgrad.network.update import ParameterFormats, TermShifts
 from fixgrad.numbers import Rounding, bit_length
 from fixgrad.train.kernels.choice import Kernels
 from fixgrad.train.kernels.live import Live, live_channels
-from fixgrad.train.kernels.pointwise import UpdateJob
+from fixgrad.train.kernels.pointwise import AdamJob, UpdateJob
 from fixgrad.train.kernels.tiles import image_tiles
 
-#: Bytes that the update of an element touches: stored value, momentum and gradient.
-_UPDATE_BYTES = 12
+#: Bytes that the update of an element touches: stored value, momentum and gradient; Adam has a second moment.
+_UPDATE_BYTES, _ADAM_BYTES = 12, 16
 
 
 class IntegerParameter(nn.Module):
@@ -29,7 +30,8 @@ class IntegerParameter(nn.Module):
     are; linear weights as [out, in], biases as [out].
 
     Attributes:
-        stored, momentum: int32 codes.
+        stored, momentum: int32 codes; under Adam `momentum` holds the words of the first moment.
+        second_moment: int32 words under Adam, None under SGD.
         operand: int8 codes of a weight: its rounded top (empty for a bias).
         mask: bool [out, in] of a weight: kernels (of a group) or elements that live (empty for a bias).
         host: formats, shifts and magnitude; its arrays are views of one number, of the parameter's shape alone.
@@ -39,6 +41,7 @@ class IntegerParameter(nn.Module):
 
     stored: Tensor
     momentum: Tensor
+    second_moment: Tensor | None
     operand: Tensor
     mask: Tensor
 
@@ -53,6 +56,8 @@ class IntegerParameter(nn.Module):
         mask = np.ones(parameter.stored.shape[:2], np.bool_) if parameter.mask is None else parameter.mask
         self.register_buffer("stored", stored)
         self.register_buffer("momentum", _to_device(channels_last(parameter.momentum), device))
+        second = parameter.second_moment
+        self.register_buffer("second_moment", None if second is None else _to_device(channels_last(second), device))
         self.register_buffer("mask", _to_device(mask[:0] if is_bias else mask, device))
         operand = np.empty(0, np.int8) if is_bias else channels_last(parameter.operand().astype(np.int8))
         self.register_buffer("operand", _to_device(operand, device))
@@ -74,7 +79,7 @@ class IntegerParameter(nn.Module):
         return gradient * self._expanded_mask()
 
     def prune(self, mask: NDArray[np.bool_]) -> None:
-        """Keep only what `mask` [out, in] and the mask in force keep; dead weights and momenta become zero.
+        """Keep only what `mask` [out, in] and the mask in force keep; dead weights and moments become zero.
 
         Raises:
             DataError: the mask's shape is not [out, in] of the parameter.
@@ -83,8 +88,9 @@ class IntegerParameter(nn.Module):
             raise DataError(f"the mask has shape {mask.shape}: the parameter needs {tuple(self.mask.shape)}")
         self.mask &= _to_device(np.asarray(mask, np.bool_), self.mask.device)
         self.pruned = True
-        for buffer in (self.stored, self.momentum, self.operand):
-            buffer *= self._expanded_mask()
+        for buffer in (self.stored, self.momentum, self.second_moment, self.operand):
+            if buffer is not None:
+                buffer *= self._expanded_mask()
 
     def set_mask(self, mask: NDArray[np.bool_]) -> None:
         """Put `mask` [out, in] in the place of the mask in force. What was dead is zero, and starts as that.
@@ -96,32 +102,39 @@ class IntegerParameter(nn.Module):
             self.mask.fill_(True)
         self.prune(mask)
 
+    def use_optimiser(self, optimiser: Optimiser) -> None:
+        """Keep the moments where the optimiser keeps such ones; else begin its own at zero."""
+        if (self.second_moment is not None) != optimiser.is_adaptive:
+            self.momentum.zero_()
+            self.second_moment = torch.zeros_like(self.momentum) if optimiser.is_adaptive else None
+
     def update(
-        self, gradient: Tensor, scales: UpdateScales, constants: UpdateConstants, rounding: Rounding, kernels: Kernels
+        self,
+        gradient: Tensor,
+        scales: UpdateScales,
+        constants: UpdateConstants | AdamConstants,
+        rounding: Rounding,
+        kernels: Kernels,
     ) -> None:
-        """One step of momentum SGD from the summed gradient, int32 in the shape of `stored`; dead weights stay zero."""
+        """One update from the summed gradient, int32 in the shape of `stored`; dead weights stay zero."""
         stored, momentum, gradients = (_matrices(codes) for codes in (self.stored, self.momentum, gradient))
+        second = None if self.second_moment is None else _matrices(self.second_moment)
         operand = _matrices(self.operand) if self.operand.numel() else None
         key = scales.key if rounding is Rounding.STOCHASTIC else None
+        shifts, formats = scales.shifts, self.host.formats
 
         def update_part(part: slice) -> Tensor:
-            return kernels.pointwise.update(
-                UpdateJob(
-                    stored[part],
-                    momentum[part],
-                    gradients[part],
-                    self.mask[part] if self.pruned else None,
-                    part.start,
-                    None if operand is None else operand[part],
-                    scales.operand_shift,
-                    self.host.formats,
-                    scales.shifts,
-                    constants,
-                    key,
-                )
-            )
+            mask = self.mask[part] if self.pruned else None
+            place = gradients[part], mask, part.start, None if operand is None else operand[part], scales.operand_shift, formats
+            if isinstance(constants, AdamConstants):
+                assert isinstance(shifts, AdamShifts)
+                assert second is not None
+                return kernels.pointwise.adam(AdamJob(stored[part], momentum[part], second[part], *place, shifts, constants, key))
+            assert isinstance(shifts, TermShifts)
+            return kernels.pointwise.update(UpdateJob(stored[part], momentum[part], *place, shifts, constants, key))
 
-        parts = image_tiles(len(stored), stored[0].numel() * _UPDATE_BYTES, workers=kernels.workers.count)
+        bytes_each = _UPDATE_BYTES if second is None else _ADAM_BYTES
+        parts = image_tiles(len(stored), stored[0].numel() * bytes_each, workers=kernels.workers.count)
         largest = kernels.workers.map(update_part, parts)
         self.host.magnitude = bit_length(max(int(each) for each in largest))
         self.host.operand_shift = scales.operand_shift
@@ -131,7 +144,8 @@ class IntegerParameter(nn.Module):
         host = self.host
         mask = _to_numpy(self.mask) if self.pruned else None
         stored, momentum = channels_first(_to_numpy(self.stored)), channels_first(_to_numpy(self.momentum))
-        return Parameter(host.formats, stored, momentum, host.operand_shift, host.magnitude, mask)
+        second = None if self.second_moment is None else channels_first(_to_numpy(self.second_moment))
+        return Parameter(host.formats, stored, momentum, host.operand_shift, host.magnitude, mask, second)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What `state_dict` keeps beside the buffers."""
