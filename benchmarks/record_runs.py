@@ -3,7 +3,7 @@
     python benchmarks/record_runs.py OUT NAME=RUN [NAME=RUN ...] --data-name "CIFAR-10 (JPEG)"
 
 A file holds the command (paths replaced by words), commit, processor, versions, seed, and every epoch's metrics: all measured,
-but for the predicted time of a step, which is simulated. The plot shows test accuracy and training loss by epoch.
+but for the predicted time of a step, which is simulated or a bound. The plot shows test accuracy and training loss by epoch.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def recorded(run: Path, data_name: str) -> dict[str, Any]:
         "data": data_name,
         "environment": environment,
         "seed": config["request"]["seed"],
-        "kind": "measured; step_seconds is simulated",
+        "kind": "measured; step_seconds is predicted, step_kind says how",
         "epochs": epochs,
     }
 

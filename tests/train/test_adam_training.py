@@ -162,6 +162,8 @@ def test_forks_keep_the_moments_of_their_optimiser_and_begin_others_at_zero(tmp_
     sgd = finished(forked_request(str(tmp_path / "adam"), {"epochs": 1, "optimiser": Optimiser.SGD}), tmp_path / "sgd")
     first = sgd.load("epoch-0000")
     assert first.plan.recipe.learning_rate == 0.01
+    assert "with moments of zero" in sgd.config()["origin"]["meaning"]
+    assert "weights, momenta, scales" in onwards.config()["origin"]["meaning"]
     assert not any(name.startswith("second_moment/") for name in first.state.arrays)
     assert "moment_steps" not in first.state.values
     assert not any(array.any() for name, array in first.state.arrays.items() if name.startswith("momentum/"))

@@ -79,7 +79,8 @@ class Latencies:
         post: from an accumulator's read until its word leaves the post-processor.
         update: from a gradient's read until its weight leaves the update unit.
         loss_per_class: cycles of the loss unit for one class of one image (table, sum, division).
-        normalise: cycles of the elementwise unit for the scalars of one channel (divisions, a root).
+        normalise, normalise_errors: cycles of the elementwise unit for the scalars of one channel in FF (six divisions and a
+            root) and in NG (three divisions).
     """
 
     dispatch: int = 4
@@ -87,7 +88,8 @@ class Latencies:
     post: int = 8
     update: int = 10
     loss_per_class: int = 20
-    normalise: int = 256
+    normalise: int = 227
+    normalise_errors: int = 140
 
     def __post_init__(self) -> None:
         _check_integers(self, "latencies.", {field.name: (1, 1000) for field in fields(self)})
@@ -216,7 +218,7 @@ class Machine:
         values = asdict(self)
         if not self.elementwise_lanes:
             del values["elementwise_lanes"]
-            del values["latencies"]["normalise"]
+            del values["latencies"]["normalise"], values["latencies"]["normalise_errors"]
         return values
 
     @classmethod

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fixgrad.errors import DataError, UsageError
+from fixgrad.network import Optimiser
 from fixgrad.network.state_arrays import StateArrays, with_moments_of
 from fixgrad.train.checkpoint import Checkpoint, checkpoint_name
 from fixgrad.train.plan import Plan
@@ -46,15 +47,17 @@ class Origin(NamedTuple):
             "checkpoint": checkpoint_name(self.checkpoint.epoch),
             "sha256": self.digest,
             "epochs_taken_over": taken,
-            "meaning": _meaning(first),
+            "meaning": _meaning(first, self.checkpoint.plan.recipe.optimiser),
         }
 
 
-def _meaning(first: Checkpoint) -> str:
+def _meaning(first: Checkpoint, theirs: Optimiser) -> str:
     if first.plan.origin is None:
         return f"the first {first.epoch} epochs are those of this very plan: the bits are those of a run without --from-run"
     if first.epoch:
         return f"goes on after {first.epoch} epochs; masks were set before, so this plan alone would not give the same bits"
+    if theirs.is_adaptive != first.plan.recipe.optimiser.is_adaptive:
+        return "begins anew with the weights, scales and masks of the checkpoint, and with moments of zero, as its optimiser is another"
     return "begins anew with the weights, momenta, scales and masks of the checkpoint"
 
 

@@ -184,16 +184,21 @@ def test_the_elementwise_unit_takes_its_lanes_a_cycle_and_moves_each_map_once() 
     assert two.memory.channels[0].totals.bytes_read - 2 * 128 == 3 * 8 * 16 * graph.lanes
 
 
-def test_a_window_reads_the_taps_that_are_inside() -> None:
+def test_a_window_walks_its_rows_and_reads_the_taps_that_are_inside() -> None:
     graph = preset("tiny-graph")
     window = {"kernel_rows": 3, "kernel_columns": 3, "stride_rows": 2, "stride_columns": 2, "pad_rows": 1, "pad_columns": 1}
     size = {"first_rows": 16, "first_columns": 16, "first_channel_words": 256, "first_row_words": 16}
     simulation = run(graph, [elementwise(8, 8, **window, **size), halt(wait_post=1)])
-    taps = (2 + 7 * 3) ** 2  # along an axis the first window loses one tap to the padding
-    assert simulation.posts[0].busy == taps * graph.lanes // graph.elementwise_lanes
+    lanes, cycles = graph.lanes, graph.lanes // graph.elementwise_lanes
+    inside = 2 + 7 * 3  # along an axis the first window loses one tap to the padding
+    assert simulation.posts[0].busy == 8 * (inside * 3 + 1) * cycles
+    assert simulation.memory.channels[0].totals.bytes_read - 2 * 128 == inside**2 * lanes
     back = {**window, "transposed": 1, "first_rows": 8, "first_columns": 8, "first_channel_words": 64, "first_row_words": 8}
     simulation = run(graph, [elementwise(16, 16, **back), halt(wait_post=1)])
-    assert simulation.posts[0].busy == taps * graph.lanes // graph.elementwise_lanes
+    # Every second pixel has one tap with a place; the others have two, of which that of the last one is in the padding.
+    placed = 8 * 1 + 8 * 2
+    assert simulation.posts[0].busy == (8 * placed + 7 * 2 * placed + placed + 16) * cycles
+    assert simulation.memory.channels[0].totals.bytes_read - 2 * 128 == inside**2 * lanes
 
 
 def test_elementwise_instructions_and_others_of_post_do_not_overlap() -> None:
@@ -211,7 +216,7 @@ def test_scalars_of_a_normalisation_take_their_cycles_for_every_channel() -> Non
     graph = preset("tiny-graph")
     scalars = Instruction("NORMALISE", mode=1, record=MAP, gamma=2 * MAP, gamma_gradient=3 * MAP, beta_gradient=4 * MAP, channels=70)
     simulation = run(graph, [(scalars, "ng"), halt(wait_post=1)])
-    assert simulation.posts[0].busy == 70 * graph.latencies.normalise
+    assert simulation.posts[0].busy == 70 * graph.latencies.normalise_errors
     totals = simulation.memory.channels[0].totals
     records, vector = 70 * 128, 70 * 4
     assert (totals.bytes_read - 2 * 128, totals.bytes_written) == (records + vector, records + 2 * vector)

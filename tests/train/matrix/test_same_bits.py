@@ -56,8 +56,11 @@ def test_adam_on_the_reference(requests: Any, expected: Any, trained: Any, on_th
     assert trained(requests["adam"]) == expected["adam"]
 
 
-def test_adam_by_eager_functions_and_three_workers(requests: Any, expected: Any, trained: Any, team: Any) -> None:
+def test_adam_by_eager_functions(requests: Any, expected: Any, trained: Any) -> None:
     assert trained(requests["adam"], WAYS["eager fp32"]) == expected["adam"]
+
+
+def test_adam_by_three_workers(requests: Any, expected: Any, trained: Any, team: Any) -> None:
     found = team(3, lambda collective: trained(requests["adam"], Execution(collective=collective)))
     assert found[0] == expected["adam"]
 

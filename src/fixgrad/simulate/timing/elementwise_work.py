@@ -20,10 +20,13 @@ WORD_BYTES, COEFFICIENT_BYTES = 4, 24
 
 
 class Meetings(NamedTuple):
-    """Of each pixel along an axis of the result: the first tap's place in the operand, and how many taps are inside."""
+    """Of each pixel along an axis of the result: the first tap's place in the operand, how many taps are inside, and how many
+    have a place at all, in the padding or inside: those between the strides of a transposed window have none.
+    """
 
     first: tuple[int, ...]
     taps: tuple[int, ...]
+    placed: tuple[int, ...]
 
 
 @lru_cache(maxsize=1024)
@@ -36,7 +39,7 @@ def meetings(computed: int, read: int, kernel: int, stride: int, pad: int, trans
         place, rest = pixel * stride + tap - pad, np.zeros((computed, kernel), np.int64)
     inside = (rest == 0) & (place >= 0) & (place < read)
     first = np.where(inside, place, read).min(axis=1)
-    return Meetings(tuple(first.tolist()), tuple(inside.sum(axis=1).tolist()))
+    return Meetings(*(tuple(values.tolist()) for values in (first, inside.sum(axis=1), (rest == 0).sum(axis=1))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class ElementwiseWork:
                 writes = [Request(i["target"] + place * lanes * code, count * i["columns"] * lanes * code, write=True)]
                 if i["with_argmax"]:
                     writes.append(Request(i["argmax"] + place * lanes, count * i["columns"] * lanes, write=True))
-                words = sum(max(rows.taps[row] * taps, 1) for row in taken for taps in columns.taps)
+                words = sum(_walked(rows, row, columns) for row in taken)
                 yield Step(tuple(reads), words * self._word_cycles, tuple(writes))
                 pending = []
 
@@ -151,7 +154,17 @@ class ElementwiseWork:
             reads = [record, *(Request(i[name] + WORD_BYTES * first, WORD_BYTES * count) for name in vectors)]
             writes = [record._replace(write=True)]
             writes += [Request(i[name] + WORD_BYTES * first, WORD_BYTES * count, write=True) for name in results]
-            yield Step(tuple(reads), count * self.machine.latencies.normalise, tuple(writes))
+            latencies = self.machine.latencies
+            each = latencies.normalise_errors if i["mode"] == NORMALISE_NG else latencies.normalise
+            yield Step(tuple(reads), count * each, tuple(writes))
+
+
+def _walked(rows: Meetings, row: int, columns: Meetings) -> int:
+    """Taps that a row of the result walks through: those with a place of a window's row that is inside, one of a row in the
+    padding, and one of a pixel that has none.
+    """
+    inside, padding = rows.taps[row], rows.placed[row] - rows.taps[row]
+    return sum(max(inside * max(placed, 1) + padding, 1) for placed in columns.placed)
 
 
 def _is_plain(i: dict[str, int]) -> bool:

@@ -82,7 +82,7 @@ def _items(work: Work) -> tuple[Integers, Integers, Integers]:
 def _setups(work: Work) -> Integers:
     """`Plan.setups`."""
     updates = work.update_work
-    found = [np.full(len(work.numbers(Unit.POST)), work.assumptions.post_setup, np.int64)]
+    found = [np.array([work.setup(number) for number in work.numbers(Unit.POST)], np.int64)]
     found += [setups[counts > 0] for setups, counts in zip(updates.setups.T, updates.counts.T, strict=True)]
     return np.concatenate(found)
 

@@ -289,7 +289,7 @@ class Work:
         """Cycles from the begin of a block of POST or UPDATE until it asks for its first data."""
         if self.arrays.opcode[number] == BY_NAME["UPDATE"].opcode:
             return self.update_work.setup(number, group)
-        return self.assumptions.post_setup
+        return 0 if self.stands_alone(number) else self.assumptions.post_setup
 
     def update_count(self, number: int, group: int) -> int:
         """UPDATEs of a group in a block."""
