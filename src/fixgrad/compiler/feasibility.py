@@ -102,10 +102,17 @@ def _deeper(machine: Machine, demand: _Demand) -> tuple[str, ...]:
 
 def _fitting_presets(job: Job) -> tuple[str, ...]:
     """The first preset on which the phase fits."""
-    for name, other in PRESETS.items():
+    for name, other in _alike(job.machine):
         if all(demand.is_met(other) for demand in _least_demands(replace(job, machine=other))):
             return (f"machine {name}",)
     return ()
+
+
+def _alike(machine: Machine) -> Iterator[tuple[str, Machine]]:
+    """The presets that compute what a machine does: with an elementwise unit if it has one."""
+    for name, other in PRESETS.items():
+        if other.elementwise_lanes or not machine.elementwise_lanes:
+            yield name, other
 
 
 def least_program_bytes(
@@ -166,7 +173,7 @@ def _memory_remedies(table: RegionTable, machine: Machine, batch: int, recipe: R
         share = _percent_down(room_of_one, kernels)
         yield f"a batch of at most {machine.lanes} and keeping at most {share} % of the kernels that live now"
     yield f"memory.bytes_total of {1 << (whole - 1).bit_length()}"
-    for name, other in PRESETS.items():
+    for name, other in _alike(machine):
         elsewhere = maps // (parts * machine.lanes) * micro_batches(batch, other.lanes) * other.lanes
         if 2 * (rest + elsewhere) <= other.memory.bytes_total:
             yield f"machine {name}"
@@ -174,7 +181,10 @@ def _memory_remedies(table: RegionTable, machine: Machine, batch: int, recipe: R
 
 
 def _bytes_of(table: RegionTable, kinds: Sequence[str]) -> int:
-    return sum(region.bytes for region in table.regions.values() if region.name.partition("/")[0] in kinds)
+    end = total = 0
+    for first, last in sorted((item.address, item.end) for item in table.regions.values() if item.name.partition("/")[0] in kinds):
+        total, end = total + max(last - max(first, end), 0), max(end, last)
+    return total
 
 
 def _percent_down(part: int, whole: int) -> str:
