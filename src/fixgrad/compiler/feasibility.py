@@ -21,7 +21,8 @@ from fixgrad.errors import UsageError
 from fixgrad.machine import PRESETS, Machine
 from fixgrad.machine.encoding import layout as fields_of
 from fixgrad.machine.instructions import HEADER, INSTRUCTION_BYTES
-from fixgrad.network import Recipe
+from fixgrad.network import BatchNorm, Recipe
+from fixgrad.network.normalisation import LARGEST_COUNT
 
 #: First parts of the names of regions that grow with the batch, and of those that grow with the live kernels.
 _OF_BATCH = ("activation", "error", "argmax", "labels")
@@ -207,6 +208,11 @@ def unfit_program(graph: Graph, batch: int, trains: bool) -> Iterator[Infeasible
     for what, needed, available, remedy in limits:
         if needed > available:
             yield Infeasible(network, "program", what, needed, available, (f"{remedy}: at most {available:,}",))
+    for node in graph.nodes:
+        elements = batch * node.target.pixels
+        if isinstance(node.layer, BatchNorm) and elements > LARGEST_COUNT:
+            remedy = f"a batch of at most {LARGEST_COUNT // node.target.pixels:,}"
+            yield Infeasible(node.name, "ff", "elements of a channel to normalise", elements, LARGEST_COUNT, (remedy,))
 
 
 def unfit_optimiser(network: str, recipe: Recipe) -> Iterator[Infeasible]:
