@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from fixgrad.compiler import compile_step, context, register_banks
+from fixgrad.compiler.error_memory import error_lifetimes, shared_places
 from fixgrad.compiler.graph_builder import build_graph
 from fixgrad.machine import Machine, preset
 from fixgrad.network import (
@@ -289,6 +290,40 @@ def test_a_network_of_more_measurements_than_registers() -> None:
     program = compile_step(network, None, MACHINE, 3)
     assert len(program.positions["STATISTICS"]) == 2
     check_equal(network, 3, 0)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 7])
+def test_errors_share_memory_where_there_is_too_little(seed: int) -> None:
+    """No error is overwritten before it has been read for the last time, in whatever order the units run."""
+    network, batch = random_graph(seed), 9
+    whole = compile_step(network, None, MACHINE, batch).layout.table
+    assert not whole.shares_errors
+    short = MACHINE.with_changes(memory=replace(MACHINE.memory, bytes_total=whole.bytes - 4096))
+    program = compile_step(network, None, short, batch)
+    assert program.layout.table.shares_errors
+    assert program.layout.bytes <= short.memory.bytes_total
+    recipe = program.recipe
+    state, _, batches = prepared(network, recipe, batch, seed)
+    copy = state_from_arrays(network, *state_to_arrays(state))
+    subjects = [reference_subject(ReferenceExecutor(network, copy, recipe, STEPS))]
+    orders = [None, Order(seed=seed), *list(extreme_orders())[::17]]
+    subjects += [functional_subject(FunctionalExecutor(program, state, STEPS, order)) for order in orders]
+    result = verify(network, subjects, batches[:1])
+    assert result.equal, str(result.first_mismatch)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_errors_that_share_memory_never_live_at_the_same_time(seed: int) -> None:
+    graph = build_graph(random_graph(seed))
+    lifetimes, sizes = error_lifetimes(graph), {item.name: item.words for item in graph.errors}
+    assert lifetimes.keys() == sizes.keys()
+    assert all(life.written < life.read for life in lifetimes.values())
+    places = shared_places(lifetimes, sizes, 16)
+    for one, other in combinations(sizes, 2):
+        together = lifetimes[one].written <= lifetimes[other].read and lifetimes[other].written <= lifetimes[one].read
+        apart = places[one] + sizes[one] <= places[other] or places[other] + sizes[other] <= places[one]
+        assert apart or not together
+    assert max(places[name] + sizes[name] for name in sizes) < sum(-(-size // 16) * 16 for size in sizes.values())
 
 
 def test_factors_that_begin_at_zero() -> None:

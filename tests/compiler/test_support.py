@@ -115,6 +115,14 @@ def test_pools_that_post_does_not_do_are_left_to_the_unit() -> None:
         assert reasons(between(*layers, size=16), GRAPH) == []
 
 
+def test_more_elements_than_a_normalisation_sums() -> None:
+    network = between(BatchNorm(name="norm", inputs=("conv",), channels=2), size=300)
+    (reason,) = check(network, GRAPH, 200)
+    assert str(reason) == (
+        "norm (ff) needs 18,000,000 elements of a channel to normalise, available are 16,777,216: a batch of at most 186"
+    )
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_chains_are_chains(name: str) -> None:
     assert model(name).is_chain == (name in ("vgg11", "vgg16", "digits"))

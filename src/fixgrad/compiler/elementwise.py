@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fixgrad.compiler.context import Context
+from fixgrad.compiler.context import Context, after_loads
 from fixgrad.compiler.geometry import tile_spans
 from fixgrad.compiler.layout import ELEMENT_BYTES
 from fixgrad.compiler.stages import FeatureMap
@@ -88,6 +88,9 @@ class MapUse:
     def emit(self, context: Context) -> None:
         """Instructions for every micro-batch."""
         param, loaded = context.use_param(self.entry, self.label)
+        if self.target.region.startswith("error/") and context.layout.shares_errors:
+            # What lay there before may still be read.
+            loaded = loaded.join(after_loads(context))
         shared = self._shared(context, param)
         runs = self._runs(context)
         ready = context.ready_map(*self.target)

@@ -21,7 +21,8 @@ from fixgrad.errors import UsageError
 from fixgrad.machine import PRESETS, Machine
 from fixgrad.machine.encoding import layout as fields_of
 from fixgrad.machine.instructions import HEADER, INSTRUCTION_BYTES
-from fixgrad.network import Recipe
+from fixgrad.network import BatchNorm, Recipe
+from fixgrad.network.normalisation import LARGEST_COUNT
 
 #: First parts of the names of regions that grow with the batch, and of those that grow with the live kernels.
 _OF_BATCH = ("activation", "error", "argmax", "labels")
@@ -102,10 +103,17 @@ def _deeper(machine: Machine, demand: _Demand) -> tuple[str, ...]:
 
 def _fitting_presets(job: Job) -> tuple[str, ...]:
     """The first preset on which the phase fits."""
-    for name, other in PRESETS.items():
+    for name, other in _alike(job.machine):
         if all(demand.is_met(other) for demand in _least_demands(replace(job, machine=other))):
             return (f"machine {name}",)
     return ()
+
+
+def _alike(machine: Machine) -> Iterator[tuple[str, Machine]]:
+    """The presets that compute what a machine does: with an elementwise unit if it has one."""
+    for name, other in PRESETS.items():
+        if other.elementwise_lanes or not machine.elementwise_lanes:
+            yield name, other
 
 
 def least_program_bytes(
@@ -166,7 +174,7 @@ def _memory_remedies(table: RegionTable, machine: Machine, batch: int, recipe: R
         share = _percent_down(room_of_one, kernels)
         yield f"a batch of at most {machine.lanes} and keeping at most {share} % of the kernels that live now"
     yield f"memory.bytes_total of {1 << (whole - 1).bit_length()}"
-    for name, other in PRESETS.items():
+    for name, other in _alike(machine):
         elsewhere = maps // (parts * machine.lanes) * micro_batches(batch, other.lanes) * other.lanes
         if 2 * (rest + elsewhere) <= other.memory.bytes_total:
             yield f"machine {name}"
@@ -174,7 +182,10 @@ def _memory_remedies(table: RegionTable, machine: Machine, batch: int, recipe: R
 
 
 def _bytes_of(table: RegionTable, kinds: Sequence[str]) -> int:
-    return sum(region.bytes for region in table.regions.values() if region.name.partition("/")[0] in kinds)
+    end = total = 0
+    for first, last in sorted((item.address, item.end) for item in table.regions.values() if item.name.partition("/")[0] in kinds):
+        total, end = total + max(last - max(first, end), 0), max(end, last)
+    return total
 
 
 def _percent_down(part: int, whole: int) -> str:
@@ -197,6 +208,11 @@ def unfit_program(graph: Graph, batch: int, trains: bool) -> Iterator[Infeasible
     for what, needed, available, remedy in limits:
         if needed > available:
             yield Infeasible(network, "program", what, needed, available, (f"{remedy}: at most {available:,}",))
+    for node in graph.nodes:
+        elements = batch * node.target.pixels
+        if isinstance(node.layer, BatchNorm) and elements > LARGEST_COUNT:
+            remedy = f"a batch of at most {LARGEST_COUNT // node.target.pixels:,}"
+            yield Infeasible(node.name, "ff", "elements of a channel to normalise", elements, LARGEST_COUNT, (remedy,))
 
 
 def unfit_optimiser(network: str, recipe: Recipe) -> Iterator[Infeasible]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.compiler.error_memory import error_lifetimes
 from fixgrad.compiler.graph import Graph
 from fixgrad.compiler.layout import BIAS_BYTES, REGISTER_BYTES, RegionTable, code_bytes, stored_bytes
 from fixgrad.compiler.matrix import KernelMatrix, parameter_index
@@ -166,12 +167,28 @@ class MemoryLayout:
         """Errors that `read_error` finds, by the names of a trace: a tensor's, and ``tensor@layer``, made for one of several."""
         if not self.trains:
             return {}
+        kept = self._kept_errors
         found = {name: item for name, item in self.graph.error_of.items() if item.words == int(np.prod(self.network.shapes[name]))}
         for back in self.graph.backward:
             sink = back.step.sink if isinstance(back.step, Stage) else None
             made = [(sink.tensor, sink.map)] if sink is not None else [(item.name, item.target) for item in back.sent if item.is_new]
             found |= {name: item for name, item in made if "@" in name}
-        return found
+        return {name: item for name, item in found.items() if item.name in kept}
+
+    @property
+    def _kept_errors(self) -> set[str]:
+        """Error maps in whose memory nothing is written after them."""
+        names = {item.name for item in self.graph.errors}
+        if not self.table.shares_errors:
+            return names
+        lifetimes, regions = error_lifetimes(self.graph), self.table.regions
+
+        def is_overwritten(name: str) -> bool:
+            mine = regions[f"error/{name}"]
+            later = (regions[f"error/{other}"] for other in names if lifetimes[other].written > lifetimes[name].written)
+            return any(other.address < mine.end and mine.address < other.end for other in later)
+
+        return {name for name in names if not is_overwritten(name)}
 
     @property
     def stored_activations(self) -> tuple[str, ...]:

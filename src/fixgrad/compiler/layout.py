@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.compiler.error_memory import error_lifetimes, shared_places
 from fixgrad.compiler.graph import Backward, Graph, Node
 from fixgrad.compiler.matrix import KernelMatrix
 from fixgrad.compiler.stages import FeatureMap, Stage
@@ -58,6 +60,12 @@ class RegionTable:
     def address(self, name: str) -> int:
         """First byte of a region."""
         return self.regions[name].address
+
+    @property
+    def shares_errors(self) -> bool:
+        """Whether regions of errors overlap."""
+        errors = sorted((item.address, item.end) for item in self.regions.values() if item.name.startswith("error/"))
+        return any(before[1] > after[0] for before, after in pairwise(errors))
 
     def region_at(self, address: int) -> Region | None:
         """The region that holds an address."""
@@ -124,6 +132,13 @@ class _Allocator:
         self.regions[name] = Region(name, start, size, meaning)
         self._end = start + size
 
+    def add_together(self, regions: Sequence[tuple[str, int, str, int]], alignment: int) -> None:
+        """Regions that lie at offsets from one place; they may overlap."""
+        start = -(-self._end // alignment) * alignment
+        for name, size, meaning, offset in regions:
+            self.regions[name] = Region(name, start + offset, size, f"{meaning}; shared with others")
+            self._end = max(self._end, start + offset + size)
+
 
 def lay_out(
     graph: Graph,
@@ -134,19 +149,28 @@ def lay_out(
     recipe: Recipe,
     train: bool,
     registers: dict[str, int],
+    share_errors: bool = False,
 ) -> RegionTable:
     """The regions of all tensors; the program's own follows when it is known how long it is.
 
     Args:
         registers: numbers of the range registers, see `fixgrad.compiler.register_banks`; none of a forward pass.
+        share_errors: whether errors that are not needed at the same time lie in the same memory.
     """
     places, names = _Allocator(), entry_names(graph, train)
     places.add("step_table", len(names) * STEP_ENTRY_BYTES, "step table: 64 bytes an entry")
     if train:
         places.add("statistics", (max(registers.values()) + 1) * REGISTER_BYTES, "range registers: 16 bytes each")
         places.add("labels", micro_batches(batch, machine.lanes) * machine.lanes * LABEL_BYTES, "uint16 [micro-batch][lane]")
-    for region in _map_regions(graph, machine, batch, train):
-        places.add(*region, alignment=MAP_ALIGNMENT)
+    maps = list(_map_regions(graph, machine, batch, train))
+    shared = [region for region in maps if share_errors and region[0].startswith("error/")]
+    for region in maps:
+        if region not in shared:
+            places.add(*region, alignment=MAP_ALIGNMENT)
+    if shared:
+        sizes = {name.partition("/")[2]: size for name, size, _ in shared}
+        offsets = shared_places(error_lifetimes(graph), sizes, MAP_ALIGNMENT)
+        places.add_together([(*region, offsets[region[0].partition("/")[2]]) for region in shared], MAP_ALIGNMENT)
     for stage, matrix in zip(graph.stages, matrices, strict=True):
         for region in _weight_regions(stage, matrix, recipe, train):
             places.add(*region)

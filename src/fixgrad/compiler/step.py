@@ -60,15 +60,19 @@ def compile_step(
         UsageError: a mask for no weight or of the wrong shape, or a batch below 1.
     """
     recipe = recipe or Recipe()
-    prepared = _prepare(network, masks, machine, batch, recipe, mode == "train", count_padding)
-    context = Context(
-        machine, batch, prepared.graph, prepared.matrices, prepared.table, count_padding, trains=mode == "train"
-    )
-    tilings = [choice.tiling for choice in prepared.choices]
-    lower_step(context, tilings, recipe)
-    issued = {unit.value: context.stream.issued(unit) for unit in Unit}
-    _refuse(unfit_waits(network.name, issued))
-    program = _program(context, network, recipe, mode, prepared)
+    program = None
+    for share_errors in (False, True):
+        prepared = _prepare(network, masks, machine, batch, recipe, mode == "train", count_padding, share_errors)
+        context = Context(
+            machine, batch, prepared.graph, prepared.matrices, prepared.table, count_padding, trains=mode == "train"
+        )
+        lower_step(context, [choice.tiling for choice in prepared.choices], recipe)
+        issued = {unit.value: context.stream.issued(unit) for unit in Unit}
+        _refuse(unfit_waits(network.name, issued))
+        program = _program(context, network, recipe, mode, prepared)
+        if program.layout.bytes <= machine.memory.bytes_total or not prepared.graph.nodes:
+            break
+    assert program is not None
     _refuse(unfit_memory(network.name, program.layout.table, machine, batch, recipe))
     return program
 
@@ -88,7 +92,7 @@ def check(
     """
     recipe = recipe or Recipe()
     try:
-        prepared = _prepare(network, masks, machine, batch, recipe, mode == "train", False)
+        prepared = _prepare(network, masks, machine, batch, recipe, mode == "train", False, False)
         if prepared.table.bytes + 2 * prepared.program_bytes > machine.memory.bytes_total:
             compile_step(network, masks, machine, batch, recipe, mode=mode)
     except InfeasibleError as error:
@@ -108,8 +112,16 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(
-    network: Network, masks: Masks | None, machine: Machine, batch: int, recipe: Recipe, trains: bool, count_padding: bool
+    network: Network,
+    masks: Masks | None,
+    machine: Machine,
+    batch: int,
+    recipe: Recipe,
+    trains: bool,
+    count_padding: bool,
+    share_errors: bool,
 ) -> _Prepared:
+    """All decisions. Errors share memory if `share_errors` says so, or if the machine will hardly hold them otherwise."""
     if batch < 1:
         raise UsageError(f"batch is {batch}: a step needs at least 1 image")
     _refuse(unfit_layers(network, machine))
@@ -127,14 +139,16 @@ def _prepare(
         KernelMatrix(in_memory(stage, mask, orders[stage.target.name], orders[stage.source.name]), tiling.block_rows)
         for stage, mask, tiling in zip(found, alive, tilings, strict=True)
     )
-    registers = register_numbers(graph) if trains else {}
-    table = lay_out(graph, matrices, orders, machine, batch, recipe, trains, registers)
-    shortest = with_program(table, least_program_bytes(found, live, tilings, machine, batch))
     jobs = (
         stage_jobs(stage, kernels, machine, batch, recipe, trains, count_padding)
         for stage, kernels in zip(found, live, strict=True)
     )
     predicted = _program_bytes(jobs, choices)
+    registers = register_numbers(graph) if trains else {}
+    table = lay_out(graph, matrices, orders, machine, batch, recipe, trains, registers)
+    if graph.nodes and (share_errors or table.bytes + predicted > machine.memory.bytes_total):
+        table = lay_out(graph, matrices, orders, machine, batch, recipe, trains, registers, share_errors=True)
+    shortest = with_program(table, least_program_bytes(found, live, tilings, machine, batch))
     _refuse(unfit_memory(network.name, shortest, machine, batch, recipe, predicted))
     return _Prepared(pruned, graph, choices, matrices, table, predicted)
 

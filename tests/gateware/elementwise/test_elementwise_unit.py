@@ -15,7 +15,7 @@ from fixgrad.machine.parameters import Memory
 from .jobs import Jobs, execute
 
 SLOW = DramTiming(30, 12, 9000, 5)
-LIMIT = 200_000
+LIMIT = 1_000_000
 MACHINE = preset("tiny-graph")
 
 
@@ -69,6 +69,16 @@ def test_random_instructions(post_bench: Callable[..., Any], name: str, seed: in
     jobs = prepared(ends, seed)
     kinds = [jobs.elementwise] * 3 + [jobs.channel_sums, jobs.normalise]
     check(ends, [*(jobs.random.choice(kinds)() for _ in range(30)), jobs.statistics()])
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_more_taps_than_wait_for_a_run_of_words(post_bench: Callable[..., Any], transposed: int) -> None:
+    """16 words of mask and second operand belong to more taps than there is room for between walk and lanes."""
+    ends = post_bench(MACHINE, SLOW, Hostility(9, 300, 20, True))
+    jobs = prepared(ends, 8)
+    window = {"kernel_rows": 7, "kernel_columns": 9, "stride_rows": 1, "stride_columns": 1, "pad_rows": 3, "pad_columns": 4}
+    sizes = {"rows": 8, "columns": 20, "first_rows": 8, "first_columns": 20, "channels": 2, "transposed": transposed}
+    check(ends, [jobs.elementwise(operands=2, masked=1, combine=combine, **window, **sizes) for combine in (0, 1)])
 
 
 def streamed(jobs: Jobs, operands: int = 1, **fixed: int) -> Instruction:

@@ -20,7 +20,7 @@ from fixgrad.machine.instructions import ADDRESS_BITS
 
 _MODES = (NORMALISE_FF, NORMALISE_NG, NORMALISE_EVALUATION)
 _PLACES = {item.name: item.offset // 8 for item in RECORD}
-#: Bits of a number of 4-byte elements of a transfer, and of transfers of a channel.
+#: Bits of a number of 4-byte elements of a transfer.
 _ELEMENT_COUNT_BITS = 6
 
 

@@ -31,7 +31,7 @@ class Runs(wiring.Component):
     """Puts offsets together. A run ends where the next word lies elsewhere, at a multiple of `RUN_WORDS`, or if `flush` is high.
 
     Members:
-        i: in, stream of offsets. flush: in, what waits for further words is not to wait any more. waits: out, a word does.
+        i: in, stream of offsets. flush: in, what waits for further words is not to wait any more.
         o: out, stream of `run_layout`.
     """
 

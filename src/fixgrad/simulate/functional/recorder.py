@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fixgrad.compiler import Program
-from fixgrad.compiler.layout import BIAS_BYTES, code_bytes, stored_bytes
+from fixgrad.compiler.graph import Graph
+from fixgrad.compiler.layout import BIAS_BYTES, Region, code_bytes, stored_bytes
 from fixgrad.compiler.stages import FeatureMap, Stage
 from fixgrad.machine.encoding import Instruction
 
@@ -64,6 +65,7 @@ class Recorder:
         self._by_target = {step.target.name: step for step in layout.graph.steps}
         self._by_sink = {stage.sink.map.name: stage for stage in layout.stages if stage.sink is not None}
         self._error_maps = {item.name: item for item in layout.graph.errors}
+        self._written = _written_errors(layout.graph)
         self._index = {
             stage.name: layout.weight_index(stage, matrix).ravel()
             for stage, matrix in zip(layout.stages, layout.matrices, strict=True)
@@ -71,8 +73,7 @@ class Recorder:
 
     def saw_codes(self, index: int, instruction: Instruction, codes: Ints) -> None:
         """POST, LOSS or ELEMENTWISE made these codes."""
-        region = self.program.layout.table.region_at(instruction.target)
-        assert region is not None
+        region = self._region_of(index, instruction)
         kind, _, name = region.name.partition("/")
         offset = instruction.target - region.address
         if kind == "activation":
@@ -89,6 +90,18 @@ class Recorder:
             item = self._error_maps[name]
             place = self._place(offset, item, 1)
             self._keep(index, instruction, "error", self.errors, name, item, place, codes, item)
+
+    def _region_of(self, index: int, instruction: Instruction) -> Region:
+        """The region that an instruction writes to: where errors share memory, that of an error that it may write."""
+        table, label = self.program.layout.table, self.program.labels[index]
+        last = [self.program.network.logits]
+        for name in last if label.phase == "loss" else self._written.get(label.layer, ()) if label.phase == "ng" else ():
+            region = table.regions[f"error/{name}"]
+            if region.address <= instruction.target < region.end:
+                return region
+        found = table.region_at(instruction.target)
+        assert found is not None
+        return found
 
     def gradients_of(self, name: str) -> Codes:
         """The gradient of a parameter; zeros before an UPDATE took it."""
@@ -158,17 +171,35 @@ class Recorder:
         self.parts.setdefault((kind, name), []).append(Part(index, images, channels, rows, columns))
 
 
+def _written_errors(graph: Graph) -> dict[str, list[str]]:
+    """Layer -> the error maps that instructions of its NG write."""
+    found: dict[str, list[str]] = {}
+    for back in graph.backward:
+        written = found.setdefault(back.step.name, [])
+        written += [sent.target.name for sent in back.sent]
+        if isinstance(back.step, Stage) and back.step.sink is not None:
+            written.append(back.step.sink.map.name)
+        for item in back.sums:
+            found.setdefault(graph.made_by[item.tensor], []).append(item.target.name)
+    return found
+
+
 def all_errors(program: Program, recorder: Recorder, image: NDArray[np.uint8]) -> dict[str, Codes]:
     """The error of every tensor that has one, and what readers make for one of several, in the tensors' shapes.
 
-    Behind a layer whose error POST scatters into windows they are as NG made them; what comes of that is in memory.
+    They are in memory, but behind a layer whose error POST scatters into windows, and where another error has taken the place:
+    those are as they were made.
     """
-    network, layout = program.network, program.layout
+    layout, graph = program.layout, program.layout.graph
     found = {name: layout.read_error(image, name) for name in layout.stored_errors}
-    for tensor in layout.graph.error_of:
-        if tensor not in found:
-            name = tensor
-            while name not in recorder.errors:
-                name = network.readers[name][0].layer.name
-            found[tensor] = recorder.errors[name].reshape(program.batch, *network.shapes[tensor])
+    made = {stage.sink.map.name: stage.sink.tensor for stage in layout.stages if stage.sink is not None}
+    wanted = {tensor: made.get(item.name, item.name) for tensor, item in graph.error_of.items()}
+    sent = {item.name for back in graph.backward for item in back.sent if item.is_new} | set(made.values())
+    wanted |= {name: name for name in sent if "@" in name}
+    for tensor, name in wanted.items():
+        shape = (program.batch, *program.network.shapes[tensor.partition("@")[0]])
+        codes = recorder.errors.get(name)
+        # An error that POST has scattered is seen before that alone.
+        if tensor not in found and codes is not None and codes.size == int(np.prod(shape)):
+            found[tensor] = codes.reshape(shape)
     return found
