@@ -312,3 +312,11 @@ def test_partial_bursts_count_whole(tiny: Machine) -> None:
     simulation = run(tiny, [load_input(1), halt(wait_load=1)])
     assert simulation.memory.bytes == 64 + 2 * 128
     assert math.isclose(sum(simulation.memory.row_bytes), simulation.memory.bytes)
+
+
+def test_what_a_full_queue_of_post_holds_up_waits_for_post() -> None:
+    """A COMPUTE that waits for nothing, behind more POSTs than the queue holds: it comes late because POST is busy."""
+    posts = [post(16)] * 40
+    simulation = run(preset("tiny"), [*posts, compute(), halt(wait_compute=1, wait_post=len(posts))], [[[1, 1], [1, 1]]])
+    found = causes(simulation)
+    assert found[Cause.POST] > 40 * found[Cause.FILL] > 0

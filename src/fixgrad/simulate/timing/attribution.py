@@ -33,7 +33,10 @@ class Cause(StrEnum):
 
 
 class Blocker(NamedTuple):
-    """The instruction whose completion an instruction waited for last; `unit` is CONTROL for dispatch."""
+    """The instruction whose completion an instruction waited for last; `unit` is CONTROL for dispatch.
+
+    An instruction that could not be dispatched earlier, since the queue of POST was full, waited for POST.
+    """
 
     unit: Unit
     number: int

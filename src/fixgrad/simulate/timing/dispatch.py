@@ -43,6 +43,10 @@ class Dispatcher:
         #: Instructions of the block to be dispatched next that have been dispatched.
         self._inside = 0
         self._free = 0
+        #: What dispatch waited for last, other than memory: POST, whose queue was full. Of each block, what it was then.
+        self._held_by = _DISPATCH
+        self._holders: list[Blocker] = []
+        self._post_numbers = {number: place for place, number in enumerate(work.numbers(Unit.POST))}
         self._waiting: dict[int, list[Action]] = {}
         self._ready: dict[int, tuple[int, Blocker]] = {}
         depth = work.assumptions.queue_instructions
@@ -95,6 +99,7 @@ class Dispatcher:
             time = self._first + self._latency
             self._times.append(time)
             self._last.append(self._free + self._latency)
+            self._holders.append(self._held_by)
             for action in self._waiting.pop(number, ()):
                 self._agenda.at(max(time, now), action)
 
@@ -126,6 +131,8 @@ class Dispatcher:
         queue = unit, group
         self._room[queue] += min(count, self._depth)
         if self._full == queue:
+            if unit is Unit.POST and self._post_numbers[number]:
+                self._held_by = Blocker(Unit.POST, self._post_numbers[number] - 1)
             self._full = None
             self._agenda.at(now, self.run)
 
@@ -144,7 +151,7 @@ class Dispatcher:
         if number >= len(self._times):
             self._waiting.setdefault(number, []).append(action)
             return None
-        time, blocker = self._times[number], _DISPATCH
+        time, blocker = self._times[number], self._holders[number]
         for unit, progress, count in zip(WAIT_UNITS, self._progress, self._work.blocks[number].waits, strict=True):
             if not count:
                 continue

@@ -42,6 +42,7 @@ from fixgrad.simulate.timing.event_state import (
     HALT_UNIT,
     HALTED,
     HEAD,
+    HELD_BY,
     INSIDE,
     LAST_WRITE,
     LOADED,
@@ -237,6 +238,7 @@ def _dispatch(plan: Plan, state: State, now: int, run: int) -> None:
         counters[INSIDE] = 0
         time = counters[BEGUN_AT] + plan.dispatch
         state.times[block, 0], state.times[block, 1] = time, counters[FREE] + plan.dispatch
+        state.times[block, 2] = counters[HELD_BY]
         counters[DISPATCHED] += 1
         _wake(state, CONTROL, block, max(time, now))
 
@@ -248,6 +250,8 @@ def _begun(plan: Plan, state: State, block: int, now: int, group: int) -> None:
     queue = CONTROL + 1 + group if unit == UPDATE else unit
     state.room[queue] += _places(plan, block, group)
     if counters[FULL] == queue:
+        if unit == POST and plan.blocks[block, ORDINAL] > 0:
+            counters[HELD_BY] = plan.blocks[block, ORDINAL] - 1
         counters[FULL] = -1
         _at(state, now, _first_write(plan, state) + 2 * len(state.pipelines))
 
@@ -259,6 +263,8 @@ def _ready(plan: Plan, state: State, block: int, action: int) -> tuple[int, int,
         _wait(state, CONTROL, block, action)
         return -1, 0, 0
     time, last, number = state.times[block, 0], CONTROL, 0
+    if state.times[block, 2] >= 0:
+        last, number = POST, state.times[block, 2]
     for unit in range(CONTROL):
         count = plan.blocks[block, WAITS + unit]
         if count == 0:

@@ -15,7 +15,8 @@ FIRST, COUNT, UNIT, ORDINAL, ROW, WAITS = range(6)
 #: Columns of `Plan.steps`.
 CYCLES, READS, WRITES, DRAINS = range(4)
 #: Places in `State.counters`.
-AGENDA, WAITING, NOW, DISPATCHED, INSIDE, FREE, BEGUN_AT, FULL, FETCHED, LOADED, LOADING, HALTED, HALT_UNIT, HALT_NUMBER = range(14)
+AGENDA, WAITING, NOW, DISPATCHED, INSIDE, FREE, BEGUN_AT, FULL, HELD_BY, FETCHED, LOADED, LOADING = range(12)
+HALTED, HALT_UNIT, HALT_NUMBER = range(12, 15)
 #: Columns of `State.groups`.
 GROUP_FREE, START, END, STOLEN, RUNS, OLDEST, NEWEST = range(7)
 #: Columns of `State.queues`.
@@ -93,7 +94,8 @@ class State(NamedTuple):
     Attributes:
         counters: see their places.
         agenda: (cycle, action), the next one last; waiting: (unit or CONTROL for dispatch, count, action), oldest first.
-        times: when the first instruction of each block may begin, and the last one, [B, 2].
+        times: when the first instruction of each block may begin, and the last one; number of the POST that dispatch had waited for
+            last before it, or -1, [B, 3].
         fetched: when each page is on chip.
         room: places free in the queue of each unit, and, behind them, of each group's UPDATE.
         done: when each instruction of LOAD, COMPUTE, POST, UPDATE completes, from done_first[unit] on; known: how many have.
@@ -141,7 +143,7 @@ def new_state(plan: Plan) -> State:
     # Every unit waits for one thing at a time; a pipeline for one of each queue, for an item to open, and for writes of steps ahead.
     actions = groups + 1 + queues + pipelines * (1 + plan.ahead) + plan.fetch_bursts + 8
     counters, state = np.zeros(HALT_NUMBER + 1, np.int64), np.zeros((groups, NEWEST + 1), np.int64)
-    counters[FULL], state[:, START] = -1, -1
+    counters[[FULL, HELD_BY]], state[:, START] = -1, -1
     pipeline = np.zeros((pipelines, PIPELINE_COLUMNS), np.int64)
     pipeline[:, [CURRENT, BEGIN]] = -1
     empty = np.diff(plan.item_steps) == 0
@@ -150,7 +152,7 @@ def new_state(plan: Plan) -> State:
         counters=counters,
         agenda=np.zeros((actions, 2), np.int64),
         waiting=np.zeros((actions, 3), np.int64),
-        times=np.zeros((len(plan.blocks), 2), np.int64),
+        times=np.zeros((len(plan.blocks), 3), np.int64),
         fetched=np.zeros(len(plan.fetches), np.int64),
         room=np.full(CONTROL + 1 + groups, plan.depth),
         done=np.zeros(sum(instructions) + updates, np.int64),
