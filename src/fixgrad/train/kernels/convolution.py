@@ -13,7 +13,7 @@ from torch import Tensor
 from fixgrad.train.collective import SINGLE, Collective
 from fixgrad.train.kernels.choice import Kernels
 from fixgrad.train.kernels.gemm import SAFE_TERMS, GemmPath, gemm, gemm_exact, wrap
-from fixgrad.train.kernels.im2col import Windows, im2col
+from fixgrad.train.kernels.im2col import Windows
 from fixgrad.train.kernels.scratch import scratch
 from fixgrad.train.kernels.tiles import image_tiles, split
 
@@ -139,16 +139,16 @@ def slide(maps: Tensor, weights: Tensor, windows: Windows, kernels: Kernels) -> 
         accumulators [images, *windows.outputs, groups * outputs of a group].
     """
     groups, depth, outputs = weights.shape
-    positions = windows.outputs[0] * windows.outputs[1]
+    positions, lower = windows.outputs[0] * windows.outputs[1], kernels.pointwise.im2col
     tiles = image_tiles(len(maps), positions * (depth + 4 * outputs), workers=kernels.workers.count, device=maps.device)
 
     def compute(images: slice) -> Accumulators:
         shape = (-1, *windows.outputs, groups * outputs)
         if groups == 1:
-            sums, overflow = multiply(im2col(maps[images], windows), weights[0], kernels.path)
+            sums, overflow = multiply(lower(maps[images], windows), weights[0], kernels.path)
             return Accumulators(sums.view(shape), overflow)
         parts = [
-            multiply(im2col(part, windows), weight, kernels.path).copied()
+            multiply(lower(part, windows), weight, kernels.path).copied()
             for part, weight in zip(maps[images].chunk(groups, dim=3), weights, strict=True)
         ]
         return Accumulators(torch.cat([part.sums for part in parts], dim=1).view(shape), _any(parts))
@@ -181,7 +181,7 @@ def correlate(maps: Tensor, errors: Tensor, windows: Windows, groups: int, kerne
 
         def compute(out: Tensor | None) -> Tensor:
             pixels = errors[images, :, :, rows].reshape(-1, rows.stop - rows.start)
-            return _part(pixels, im2col(maps[images, :, :, seen], windows), terms, kernels.path, out)
+            return _part(pixels, kernels.pointwise.im2col(maps[images, :, :, seen], windows), terms, kernels.path, out)
 
         return rows, compute
 

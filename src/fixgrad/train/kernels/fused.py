@@ -9,15 +9,18 @@ follows this file alone, and would not notice a change of an imported constant.
 `v >> s` of a 32-bit value plus the carry of what is cut off equals the 64-bit definition `(v + r) >> s` and never wraps.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fixgrad.train.kernels.compiling import compiled, inlined, shift_left, shift_right, shift_signed
+
 #: The shape of the hash that is written out below; its constants come in as arguments.
 HASH_ROUNDS, HASH_KEY_ROUND = 4, 2
+#: Elements that are taken as one run, where rows of channels are shorter.
+RUN = 1024
 
 # Numba infers the types that it compiles for. To the type checker, an element of an array is any integer.
 Int8 = NDArray[Any]
@@ -31,62 +34,76 @@ int64: Any = numba.int64
 uint32: Any = numba.uint32
 uint64: Any = numba.uint64
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _compiled(function: Function) -> Function:
-    """Compiled on its first call, and kept on disk where a folder for it can be written."""
-    try:
-        compiled = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # no such folder
-        compiled = numba.njit(nogil=True, error_model="numpy")(function)
-    return cast(Function, compiled)
-
-
-def _inlined(function: Function) -> Function:
-    return cast(Function, numba.njit(inline="always", error_model="numpy")(function))
-
-
-@_inlined
-def _hash(a: Word, key_high: Word, r: tuple[Word, ...]) -> Word:
+@inlined
+def hashed(a: Word, key_high: Word, r: tuple[Word, ...]) -> Word:
     """`fixgrad.numbers.hash32` behind its first XOR; `r` holds the rounds, three words each."""
-    a = uint32(a + r[0] + (a << r[1]))
-    a ^= a >> r[2]
-    a = uint32(a + r[3] + (a << r[4]))
-    a ^= a >> r[5]
-    a ^= key_high
-    a = uint32(a + r[6] + (a << r[7]))
-    a ^= a >> r[8]
-    a = uint32(a + r[9] + (a << r[10]))
-    a ^= a >> r[11]
+    a = uint32(a + r[0] + shift_left(a, r[1]))
+    a = uint32(a ^ shift_right(a, r[2]))
+    a = uint32(a + r[3] + shift_left(a, r[4]))
+    a = uint32(a ^ shift_right(a, r[5]))
+    a = uint32(a ^ key_high)
+    a = uint32(a + r[6] + shift_left(a, r[7]))
+    a = uint32(a ^ shift_right(a, r[8]))
+    a = uint32(a + r[9] + shift_left(a, r[10]))
+    a = uint32(a ^ shift_right(a, r[11]))
     return a
 
 
-@_compiled
+@inlined
+def _nearest(total: Word, shift: Word, below: Word, half: Word, limit: Word) -> tuple[Word, Word]:
+    """The code of an accumulator, and whether it saturated; `below` is the shift to the highest bit that is cut off."""
+    code = int32(shift_signed(total, shift) + (shift_signed(total, below) & half))
+    clipped = int32(min(max(code, int32(-limit)), limit))
+    return clipped, int32(clipped != code)
+
+
+@compiled
 def requantise_forward(sums: Int32, bias: Int32, low: Word, shift: Word, limit: Word, out: Int8) -> tuple[int, int, bool]:
-    """int32 [rows, channels] plus bias, at least `low` (0: rectified), to int8 codes."""
-    rows, channels = sums.shape
+    """int32 [rows * channels] plus bias [channels], at least `low` (0: rectified), to codes.
+
+    An empty bias is none. Rows of few channels would leave vectors half empty, so that many are taken as one.
+    """
     half = int32(1) if shift > 0 else int32(0)
     below = int32(max(shift - 1, 0))
     shift, limit, low = int32(shift), int32(limit), int32(low)
+    together = max(1, RUN // max(len(bias), 1)) * len(bias) if len(bias) else RUN
+    addends = np.empty(together, np.int32)
+    for j in range(len(addends) if len(bias) else 0):
+        addends[j] = bias[j % len(bias)]
     largest, smallest, saturated, overflow = int32(0), int32(0), int64(0), int32(0)
-    for row in range(rows):
+    for start in range(0, len(sums), together):
+        x, y = sums[start : start + together], out[start : start + together]
         count = int32(0)
-        for c in range(channels):
-            total = int32(sums[row, c] + bias[c])
-            overflow |= (total ^ sums[row, c]) & (total ^ bias[c])
-            total = max(total, low)
-            largest = max(largest, total)
-            smallest = min(smallest, total)
-            code = int32((total >> shift) + ((total >> below) & half))
-            clipped = min(max(code, -limit), limit)
-            count += int32(clipped != code)
-            out[row, c] = clipped
+        if len(bias):
+            for j in range(len(x)):
+                total = int32(x[j] + addends[j])
+                overflow |= (total ^ x[j]) & (total ^ addends[j])
+                total = max(total, low)
+                largest, smallest = max(largest, total), min(smallest, total)
+                y[j], clipped = _nearest(total, shift, below, half, limit)
+                count += clipped
+        else:
+            for j in range(len(x)):
+                total = max(x[j], low)
+                largest, smallest = max(largest, total), min(smallest, total)
+                y[j], clipped = _nearest(total, shift, below, half, limit)
+                count += clipped
         saturated += count
     return max(int64(largest), -int64(smallest)), saturated, overflow < 0
 
 
-@_compiled
+@inlined
+def _offsets(pixels: int, channels: int, batch: int) -> UInt32:
+    """Places in the random stream of the elements of some rows of an image, from that of the first element on."""
+    rows = min(pixels, max(1, RUN // channels))
+    offsets = np.empty(rows * channels, np.uint32)
+    for row in range(rows):
+        for c in range(channels):
+            offsets[row * channels + c] = uint32(row * batch) + uint32(c) * uint32(pixels * batch)
+    return offsets
+
+
+@compiled
 def requantise_error(
     sums: Int32,
     gate: Int8,
@@ -96,55 +113,60 @@ def requantise_error(
     key_low: Word,
     key_high: Word,
     rounds: UInt32,
-    pixels: Word,
-    first: Word,
-    batch: Word,
+    pixels: int,
+    channels: int,
+    first: int,
+    batch: int,
     out: Int8,
 ) -> tuple[int, int]:
-    """int32 [rows, channels], 0 where the gate is not positive, to int8 codes.
+    """int32 [images * pixels * channels], 0 where the gate is not positive, to int8 codes.
 
-    Row `image * pixels + pixel` holds the elements (channel * pixels + pixel) * batch + first + image of the stream.
+    Row `image * pixels + pixel` holds the elements (channel * pixels + pixel) * batch + first + image of the stream. As many
+    rows as make a long vector are taken at once.
     """
-    rows, channels = sums.shape
-    limit, cut = int32(127), int32(shift)
+    limit, cut, none = int32(127), int32(shift), int32(0)
     mask = uint32((uint64(1) << uint64(shift)) - uint64(1))
-    nearest = uint32((mask + uint64(1)) >> uint64(1)) if shift > 0 else uint32(0)
+    half, highest = int32(1) if shift > 0 else none, int32(max(shift - 1, 0))
     up = uint32(min(32 - shift, 31))
-    key_low, key_high, stride = uint32(key_low), uint32(key_high), uint32(pixels * batch)
+    key_low, key_high = uint32(key_low), uint32(key_high)
     r0, r1, r2, r3, r4, r5 = rounds[0], rounds[1], rounds[2], rounds[3], rounds[4], rounds[5]
     r6, r7, r8, r9, r10, r11 = rounds[6], rounds[7], rounds[8], rounds[9], rounds[10], rounds[11]
     words = (r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11)
+    offsets = _offsets(pixels, channels, batch)
+    together, start = len(offsets) // channels, 0
     largest, smallest, saturated = int32(0), int32(0), int64(0)
-    image, pixel = uint32(0), uint32(0)
-    pixels, batch, first = uint32(pixels), uint32(batch), uint32(first)
-    for row in range(rows):
-        count = int32(0)
+    while start < len(sums):
+        image, pixel = start // (pixels * channels), start // channels % pixels
         base = uint32(pixel * batch + first + image)
-        pixel += uint32(1)  # counted, because a division takes as long as 16 elements
-        if pixel == pixels:
-            image, pixel = uint32(image + uint32(1)), uint32(0)
-        element = base
-        for c in range(channels):
-            total = sums[row, c]
-            if gated:
-                total = total if gate[row, c] > 0 else int32(0)
-            largest = max(largest, total)
-            smallest = min(smallest, total)
-            below = nearest
-            if stochastic:
-                below = (_hash(element ^ key_low, key_high, words) >> up) & mask
-            # Both terms are below 2**shift <= 2**31: their sum fits into 32 bits without a sign.
-            carry = uint32((uint32(total) & mask) + below) >> uint32(cut)
-            code = int32((total >> cut) + int32(carry))
-            clipped = min(max(code, -limit), limit)
-            count += int32(clipped != code)
-            out[row, c] = clipped
-            element = uint32(element + stride)
+        stop = start + min(together, pixels - pixel) * channels
+        x, g, y, count = sums[start:stop], gate[start:stop], out[start:stop], int32(0)
+        if stochastic:
+            for j in range(len(x)):
+                total = x[j]
+                if gated:
+                    total = total if g[j] > 0 else none
+                largest, smallest = max(largest, total), min(smallest, total)
+                random = hashed(uint32(base + offsets[j]) ^ key_low, key_high, words)
+                # Both terms are below 2**shift <= 2**31: their sum fits into 32 bits without a sign.
+                carry = shift_right(uint32((uint32(total) & mask) + (shift_right(random, up) & mask)), cut)
+                code = int32(shift_signed(total, cut) + int32(carry))
+                clipped = int32(min(max(code, int32(-limit)), limit))
+                count += int32(clipped != code)
+                y[j] = clipped
+        else:
+            for j in range(len(x)):
+                total = x[j]
+                if gated:
+                    total = total if g[j] > 0 else none
+                largest, smallest = max(largest, total), min(smallest, total)
+                y[j], beyond = _nearest(total, cut, highest, half, limit)
+                count += beyond
         saturated += count
+        start = stop
     return max(int64(largest), -int64(smallest)), saturated
 
 
-@_compiled
+@compiled
 def pool(maps: Int8, window_rows: int, window_columns: int, out: Int8) -> None:
     """Maximum of each window: int8 [images, rows, columns, channels]."""
     images, rows, columns, channels = out.shape
@@ -161,7 +183,7 @@ def pool(maps: Int8, window_rows: int, window_columns: int, out: Int8) -> None:
                             largest[c] = max(largest[c], x[c])
 
 
-@_compiled
+@compiled
 def pool_error(
     maps: Int8,
     pooled: Int8,
@@ -188,7 +210,7 @@ def pool_error(
                             taken[c] |= hit
 
 
-@_compiled
+@compiled
 def column_sums(errors: Int8, out: Int64) -> None:
     """Adds int8 [rows, channels] to int64 [channels]."""
     rows, channels = errors.shape
@@ -202,14 +224,14 @@ def column_sums(errors: Int8, out: Int64) -> None:
     out += part
 
 
-@_inlined
+@inlined
 def _align(value: Word, left: Word, right: Word, half: Word, bound: Word, limit: Word) -> Word:
     """`fixgrad.numbers.align`: one of `left` and `right` is 0, and so is its clamp or its rounding."""
     value = min(max(value, -bound), bound) << left
     return min(max((value + half) >> right, -limit), limit)
 
 
-@_compiled
+@compiled
 def update(
     stored: Int32,
     momentum: Int32,
@@ -253,7 +275,7 @@ def update(
                 total += _align(w * decay, d_left, d_right, d_half, d_bound, term_limit)
                 m_up, s_up = momentum_half, s_half
                 if stochastic:
-                    random = _hash((base + uint32(i) * stride) ^ key_low, key_high, words)
+                    random = hashed((base + uint32(i) * stride) ^ key_low, key_high, words)
                     m_up = int64(random) >> (32 - momentum_shift)
                     s_up = int64(uint32(random << uint32(momentum_shift))) >> (32 - s_right)
                 u = min(max((total + m_up) >> momentum_shift, -momentum_limit), momentum_limit)

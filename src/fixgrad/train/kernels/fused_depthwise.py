@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fixgrad.train.kernels.fused import _compiled
+from fixgrad.train.kernels.compiling import compiled
 
 Codes = NDArray[Any]
 Int32 = NDArray[Any]
@@ -19,7 +19,7 @@ int32: Any = numba.int32
 int64: Any = numba.int64
 
 
-@_compiled
+@compiled
 def forward(
     maps: Codes, weights: Codes, window: Int64, stride: Int64, padding: Int64, dilation: Int64, out: Int32
 ) -> None:
@@ -43,7 +43,7 @@ def forward(
                             y[c] += int32(x[c]) * int32(w[c])
 
 
-@_compiled
+@compiled
 def backward(
     errors: Codes, weights: Codes, window: Int64, stride: Int64, padding: Int64, dilation: Int64, out: Int32
 ) -> None:
@@ -67,7 +67,7 @@ def backward(
                             dx[c] += int32(dy[c]) * int32(w[c])
 
 
-@_compiled
+@compiled
 def gradient(
     maps: Codes, errors: Codes, window: Int64, stride: Int64, padding: Int64, dilation: Int64, out: Int64
 ) -> None:

@@ -10,7 +10,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fixgrad.train.kernels.fused import _compiled, _hash
+from fixgrad.train.kernels.compiling import compiled
+from fixgrad.train.kernels.fused import hashed
 
 Codes = NDArray[Any]
 Int32 = NDArray[Any]
@@ -21,7 +22,7 @@ int64: Any = numba.int64
 uint32: Any = numba.uint32
 
 
-@_compiled
+@compiled
 def align(codes: Codes, left: int, right: int, out: Int32, channel: int, add: bool) -> None:
     """int8 [rows, channels], one of the shifts 0, in or added to the channels of int32 [rows, all] from `channel` on."""
     rows, channels = codes.shape
@@ -39,7 +40,7 @@ def align(codes: Codes, left: int, right: int, out: Int32, channel: int, add: bo
                 y[c] = int32((value >> down) + ((value >> below) & half))
 
 
-@_compiled
+@compiled
 def drop(
     codes: Codes,
     factor: int,
@@ -62,11 +63,11 @@ def drop(
     for row in range(rows):
         base = uint32((row % pixels) * batch + first + row // pixels)
         for c in range(channels):
-            random = _hash((base + uint32(c) * stride) ^ low, high, words)
+            random = hashed((base + uint32(c) * stride) ^ low, high, words)
             out[row, c] = int32(codes[row, c]) * scale if random >= limit else int32(0)
 
 
-@_compiled
+@compiled
 def average(maps: Codes, rows: Int64, columns: Int64, reciprocals: Int64, out: Int32) -> None:
     """Sum of each window of int8 [images, rows, columns, channels] times its reciprocal."""
     for image in range(len(maps)):
@@ -84,7 +85,7 @@ def average(maps: Codes, rows: Int64, columns: Int64, reciprocals: Int64, out: I
                     y[c] = y[c] * factor
 
 
-@_compiled
+@compiled
 def average_error(errors: Codes, rows: Int64, columns: Int64, reciprocals: Int64, out: Int32) -> None:
     """The error of each window times its reciprocal, added to all its pixels."""
     out[:] = 0
@@ -99,7 +100,7 @@ def average_error(errors: Codes, rows: Int64, columns: Int64, reciprocals: Int64
                             dx[c] += int32(dy[c]) * factor
 
 
-@_compiled
+@compiled
 def slide_maxima(maps: Codes, window: Int64, stride: Int64, padding: Int64, dilation: Int64, out: Codes) -> None:
     """Maximum of each window; what lies outside of the map is no element."""
     images, height, width, channels = maps.shape
@@ -124,7 +125,7 @@ def slide_maxima(maps: Codes, window: Int64, stride: Int64, padding: Int64, dila
                             begun = True
 
 
-@_compiled
+@compiled
 def slide_errors(
     maps: Codes,
     pooled: Codes,
@@ -163,7 +164,7 @@ def slide_errors(
 _ROWS = 256
 
 
-@_compiled
+@compiled
 def code_sums(codes: Codes, total: Int64, squares: Int64) -> None:
     """Adds codes of up to 16 bits [rows, channels], and their squares, to int64 [channels]."""
     rows, channels = codes.shape
@@ -180,7 +181,7 @@ def code_sums(codes: Codes, total: Int64, squares: Int64) -> None:
             total[c] += int64(part[c])
 
 
-@_compiled
+@compiled
 def product_sums(errors: Codes, codes: Codes, total: Int64, products: Int64) -> None:
     """Adds error codes, and their products with codes of up to 16 bits, to int64 [channels]."""
     rows, channels = codes.shape
@@ -199,7 +200,7 @@ def product_sums(errors: Codes, codes: Codes, total: Int64, products: Int64) -> 
             products[c] += int64(product[c])
 
 
-@_compiled
+@compiled
 def normalise(codes: Codes, factor: Int64, offset: Int64, shift: int, ceiling: int, out: Int32) -> None:
     """factor * x + offset, cut by `shift` bits, in int32 [rows, channels]; `offset` holds the half that rounds."""
     rows, channels = codes.shape
@@ -211,7 +212,7 @@ def normalise(codes: Codes, factor: Int64, offset: Int64, shift: int, ceiling: i
             y[c] = int32(min(max(value, low), high))
 
 
-@_compiled
+@compiled
 def denormalise(
     errors: Codes, codes: Codes, by_error: Int64, by_code: Int64, offset: Int64, shift: int, out: Int32
 ) -> None:

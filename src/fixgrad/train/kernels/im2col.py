@@ -5,7 +5,10 @@ flipped kernel over the error, spread out by the stride.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fixgrad.numbers.convolution import ConvGeometry
@@ -41,6 +44,19 @@ class Windows:
     def is_identity(self, size: Pair) -> bool:
         """Whether each position reads just its own pixel: a 1x1 kernel without stride or padding."""
         return self.kernel == (1, 1) and self.padded == size and self.offset == (0, 0) and self.stride == (1, 1)
+
+
+@lru_cache(maxsize=1024)
+def pixels_seen(windows: Windows, size: Pair) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which row [outputs, kernel rows] and which column of a map of `size` each tap reads; -1 where it reads a zero."""
+    return _along(windows, size, 0), _along(windows, size, 1)
+
+
+def _along(windows: Windows, size: Pair, axis: int) -> NDArray[np.int64]:
+    outputs, taps = np.arange(windows.outputs[axis])[:, None], np.arange(windows.kernel[axis])
+    place = outputs * windows.stride[axis] + taps * windows.dilation[axis] - windows.offset[axis]
+    pixel, between = np.divmod(place, windows.spread[axis])
+    return np.where((between == 0) & (pixel >= 0) & (pixel < size[axis]), pixel, -1).astype(np.int64)
 
 
 def forward_windows(size: Pair, kernel: Pair, geometry: ConvGeometry) -> Windows:

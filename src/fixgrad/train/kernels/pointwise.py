@@ -1,4 +1,4 @@
-"""What happens to each element between the GEMMs of a step: requantise, pool, update. The interface.
+"""What happens to each element between the GEMMs of a step: im2col, requantise, pool, update. The interface.
 
 Two implementations compute the same integers: `TorchPointwise` in eager PyTorch, for any device, and `NumbaPointwise`,
 which fuses each function into one pass over the CPU's memory.
@@ -13,6 +13,7 @@ from fixgrad.network.adam import AdamConstants, AdamShifts
 from fixgrad.network.recipe import UpdateConstants
 from fixgrad.network.update import ParameterFormats, TermShifts
 from fixgrad.numbers import StreamKey
+from fixgrad.train.kernels.im2col import Windows
 
 
 class Placement(NamedTuple):
@@ -97,6 +98,9 @@ class Pointwise(Protocol):
     A *measure* is what the range detector and the saturation counter saw, on the tensor's device: int64 [3] in the order of
     `Seen`.
     """
+
+    def im2col(self, maps: Tensor, windows: Windows) -> Tensor:
+        """What each tap sees at each position: see `fixgrad.train.kernels.im2col.im2col`."""
 
     def measure_forward(self, sums: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
         """The measure of FF accumulators after bias and rectifier (calibration)."""

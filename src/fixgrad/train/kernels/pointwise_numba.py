@@ -11,14 +11,19 @@ from fixgrad.network.recipe import MOMENTUM_FRAC, OPERAND_BITS
 from fixgrad.network.update import TERM_BITS
 from fixgrad.numbers import StreamKey
 from fixgrad.numbers.counter_hash import HASH_KEY_ROUND, HASH_ROUNDS
-from fixgrad.train.kernels import fused, fused_adam
+from fixgrad.train.kernels import fused, fused_adam, fused_im2col
 from fixgrad.train.kernels.adam_numba import adam_words
+from fixgrad.train.kernels.im2col import Windows, pixels_seen
 from fixgrad.train.kernels.pointwise import AdamJob, Placement, UpdateJob
 from fixgrad.train.kernels.pointwise_torch import TorchPointwise
+from fixgrad.train.kernels.scratch import scratch
 
 _ROUNDS = np.array(HASH_ROUNDS, np.uint32).reshape(-1)
 _INT32_MIN = -(1 << 31)
 _NO_KEY = StreamKey(0, 0)
+_NO_BIAS = np.empty(0, np.int32)
+#: Not the result itself: a loop whose arrays may overlap is not made of vectors.
+_NO_GATE = np.empty(0, np.int8)
 
 if (len(HASH_ROUNDS), HASH_KEY_ROUND) != (fused.HASH_ROUNDS, fused.HASH_KEY_ROUND):
     raise ImportError("the compiled hash has other rounds than fixgrad.numbers.counter_hash: bring fused.py up to date")
@@ -27,30 +32,41 @@ if (len(HASH_ROUNDS), HASH_KEY_ROUND) != (fused.HASH_ROUNDS, fused.HASH_KEY_ROUN
 class NumbaPointwise(TorchPointwise):
     """See `fixgrad.train.kernels.pointwise.Pointwise`. Measures and 32-bit logits, which are rare, are eager's."""
 
+    def im2col(self, maps: Tensor, windows: Windows) -> Tensor:
+        images, height, width, channels = maps.shape
+        if windows.is_identity((height, width)):
+            return maps.reshape(-1, channels)
+        rows, columns = pixels_seen(windows, (height, width))
+        positions, depth = images * len(rows) * len(columns), rows.shape[1] * columns.shape[1] * channels
+        out = scratch("im2col", (positions * depth + fused_im2col.VECTOR,), maps)
+        fused_im2col.gather(maps.contiguous().numpy(), rows, columns, out.numpy())
+        return out[: positions * depth].view(positions, depth)
+
     def requantise_forward(self, sums: Tensor, bias: Tensor | None, relu: bool, shift: int, bits: int, out: Tensor) -> Tensor:
         if out.dtype == torch.int32:
             return super().requantise_forward(sums, bias, relu, shift, bits, out)
-        rows = _rows(sums)
-        addend = np.zeros(rows.shape[1], np.int32) if bias is None else bias.numpy()
+        addend = _NO_BIAS if bias is None else bias.numpy()
         limit = (1 << (bits - 1)) - 1
         largest, saturated, overflow = fused.requantise_forward(
-            rows, addend, 0 if relu else _INT32_MIN, shift, limit, _rows(out)
+            _flat(sums), addend, 0 if relu else _INT32_MIN, shift, limit, _flat(out)
         )
         return torch.tensor((largest, saturated, overflow))
 
     def requantise_error(
         self, sums: Tensor, gate: Tensor | None, shift: int, key: StreamKey | None, place: Placement, out: Tensor
     ) -> Tensor:
-        codes, words = _rows(out), key or _NO_KEY
+        codes, words = _flat(out), key or _NO_KEY
+        channels = out.shape[-1]
         largest, saturated = fused.requantise_error(
-            _rows(sums),
-            codes if gate is None else _rows(gate),
+            _flat(sums),
+            _NO_GATE if gate is None else _flat(gate),
             gate is not None,
             shift,
             key is not None,
             *words,
             _ROUNDS,
-            len(codes) // len(out),
+            len(codes) // (len(out) * channels),
+            channels,
             place.first,
             place.batch,
             codes,
@@ -154,6 +170,12 @@ def _half(shift: int) -> int:
 
 def _limit(bits: int) -> int:
     return (1 << (bits - 1)) - 1
+
+
+def _flat(tensor: Tensor) -> NDArray[Any]:
+    """All elements in their order, without a copy: the tensors of a tile are contiguous."""
+    codes: NDArray[Any] = tensor.numpy()
+    return codes.reshape(-1)
 
 
 def _rows(tensor: Tensor) -> NDArray[Any]:

@@ -13,11 +13,15 @@ from fixgrad.network.update import TERM_BITS
 from fixgrad.numbers import StreamKey
 from fixgrad.numbers.counter_hash import HASH_KEY_ROUND, HASH_ROUNDS
 from fixgrad.train.kernels import adam_torch
+from fixgrad.train.kernels.im2col import Windows, im2col
 from fixgrad.train.kernels.pointwise import AdamJob, Placement, UpdateJob
 
 
 class TorchPointwise:
     """See `fixgrad.train.kernels.pointwise.Pointwise`."""
+
+    def im2col(self, maps: Tensor, windows: Windows) -> Tensor:
+        return im2col(maps, windows)
 
     def measure_forward(self, sums: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
         return _measure(*_biased(sums, bias, relu))

@@ -10,6 +10,8 @@ from fixgrad.network.adam import adam_constants, adam_shifts
 from fixgrad.network.recipe import Coefficient, Optimiser, Recipe, UpdateConstants
 from fixgrad.network.update import ParameterFormats, TermShifts
 from fixgrad.numbers import StreamKey
+from fixgrad.numbers.convolution import ConvGeometry
+from fixgrad.train.kernels.im2col import forward_windows, gradient_windows
 from fixgrad.train.kernels.pointwise import AdamJob, Placement, Pointwise, UpdateJob
 
 _KEY = StreamKey(0x12345678, 0x9ABCDEF0)
@@ -20,7 +22,7 @@ def agree(one: Pointwise, other: Pointwise) -> bool:
     """Whether two implementations compute the same integers from a fixed sample of each function."""
     return all(
         torch.equal(mine, theirs)
-        for trial in (_forward, _errors, _pooling, _update)
+        for trial in (_lowering, _forward, _errors, _pooling, _update)
         for mine, theirs in zip(trial(one), trial(other), strict=True)
     )
 
@@ -36,6 +38,12 @@ def _sample(shape: tuple[int, ...], bits: int) -> Tensor:
     words = (torch.arange(1, count + 1, dtype=torch.int64) * 0x9E3779B1) & 0xFFFFFFFF
     codes = (words >> (32 - bits)) - (1 << (bits - 1))
     return codes.reshape(shape).to(torch.int8 if bits <= 8 else torch.int32)
+
+
+def _lowering(pointwise: Pointwise) -> list[Tensor]:
+    maps, geometry = _sample((2, 5, 4, 19), 8), ConvGeometry((2, 1), (1, 2), (1, 2))
+    windows = forward_windows((5, 4), (3, 2), geometry), gradient_windows((9, 2), (3, 2), geometry)
+    return [pointwise.im2col(maps, each).clone() for each in windows]
 
 
 def _forward(pointwise: Pointwise) -> list[Tensor]:
