@@ -49,7 +49,7 @@ class Passes(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the integers lie."""
-        return next(self.buffers()).device
+        return next(iter(self._by_name.values())).stored.device
 
     def _modules_in_order(self) -> Iterator[LayerModule]:
         for module in self.layers:

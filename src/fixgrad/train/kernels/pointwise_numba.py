@@ -50,7 +50,7 @@ class NumbaPointwise(TorchPointwise):
         largest, saturated, overflow = fused.requantise_forward(
             _flat(sums), addend, 0 if relu else _INT32_MIN, shift, limit, _flat(out)
         )
-        return torch.tensor((largest, saturated, overflow))
+        return _measure(largest, saturated, overflow)
 
     def requantise_error(
         self, sums: Tensor, gate: Tensor | None, shift: int, key: StreamKey | None, place: Placement, out: Tensor
@@ -71,7 +71,7 @@ class NumbaPointwise(TorchPointwise):
             place.batch,
             codes,
         )
-        return torch.tensor((largest, saturated, 0))
+        return _measure(largest, saturated, 0)
 
     def pool(self, maps: Tensor, window: tuple[int, int], out: Tensor) -> None:
         fused.pool(maps.numpy(), *window, out.numpy())
@@ -170,6 +170,11 @@ def _half(shift: int) -> int:
 
 def _limit(bits: int) -> int:
     return (1 << (bits - 1)) - 1
+
+
+def _measure(largest: int, saturated: int, overflow: int) -> Tensor:
+    """What `torch.tensor` makes of them, in a fraction of its time."""
+    return torch.from_numpy(np.array((largest, saturated, overflow), np.int64))
 
 
 def _flat(tensor: Tensor) -> NDArray[Any]:
