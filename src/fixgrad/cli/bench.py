@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DENSITIES = {"vgg11": "talk"}
 OTHER_DENSITY = "0.25"
 #: Columns of the terminal that the table takes.
-TABLE_WIDTH = 130
+TABLE_WIDTH = 150
 app = typer.Typer(help="Measure a training step on this machine, beside plain PyTorch.", no_args_is_help=True, add_completion=False)
 
 
@@ -29,7 +29,7 @@ def _bench() -> None:
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Option(help="vgg11, ..., or FILE.py:FUNCTION that returns an nn.Module.")] = "vgg11",
+    model: Annotated[str, typer.Option(help="vgg11, resnet20, ..., or FILE.py:FUNCTION that returns an nn.Module.")] = "vgg11",
     batch: Annotated[int, typer.Option(min=1, help="Images in a step.")] = 128,
     input_shape: Annotated[
         str | None, typer.Option(help="Channels, height and width, such as 3x32x32, for a FILE.py:FUNCTION.")
@@ -49,13 +49,14 @@ def train(
 ) -> None:
     """Measure a fixed-point training step beside plain fp32 PyTorch, and beside fp32 that emulates low precision.
 
-    All take turns, step by step, so that whatever else the machine does hits all of them; a ratio is taken of each round.
+    All take turns, step by step, so that whatever else the machine does hits all of them; a ratio is taken of each round, of
+    times and of CPU times, which other programs hardly lengthen. If they keep the machine busy, a line says so.
     Peaks of memory are those of processes that do nothing else.
     """
     from rich.console import Console
 
     from fixgrad.cli.choices import chosen_network
-    from fixgrad.report.bench_table import bench_table
+    from fixgrad.report.bench_table import bench_table, load_line
     from fixgrad.train.bench.contestants import Contest
     from fixgrad.train.execution import usable_device
     from fixgrad.train.pruning import layer_densities
@@ -84,6 +85,8 @@ def train(
     )
     console.width = max(console.width, TABLE_WIDTH)
     console.print(bench_table(result))
+    if (line := load_line(result)) is not None:
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def _measured(contest: "Contest", model: str, rounds: int, console: "Console") -> "BenchResult":
@@ -100,11 +103,15 @@ def _measured(contest: "Contest", model: str, rounds: int, console: "Console") -
         "ratio_to_fp32_sparse": measured.ratio(sparse, fp32),
         "ratio_to_fake_quantised": measured.ratio(ours, Contestant.FAKE_QUANTISED),
         "ratio_to_bf16": measured.ratio(ours, Contestant.BF16),
+        "cpu_ratio_to_fp32": measured.cpu_ratio(ours, fp32),
+        "cpu_ratio_to_fp32_sparse": measured.cpu_ratio(sparse, fp32),
+        "cpu_ratio_to_fake_quantised": measured.cpu_ratio(ours, Contestant.FAKE_QUANTISED),
         "peak_memory_ratio": measured.memory_ratio(ours, fp32),
     }
     return BenchResult(
-        about=about,
+        about={**about, "other_load": measured.other_load},
         seconds={contestant.value: seconds for contestant, seconds in measured.seconds.items()},
+        cpu_seconds={contestant.value: seconds for contestant, seconds in measured.cpu_seconds.items()},
         peak_bytes={contestant.value: peaks for contestant, peaks in measured.peak_bytes.items()},
         ratios={key: ratio._asdict() for key, ratio in ratios.items() if ratio is not None},
     )

@@ -80,8 +80,10 @@ def test_rectifiers_are_in_place_only_where_nothing_else_reads() -> None:
 
 
 def test_ratios_are_taken_round_by_round() -> None:
-    measured = measure.Measured({Contestant.FIXGRAD: [1.0, 4.0], Contestant.FP32: [2.0, 5.0]}, {})
+    times, cpu_times = ({Contestant.FIXGRAD: ours, Contestant.FP32: [2.0, 5.0]} for ours in ([1.0, 4.0], [1.0, 5.0]))
+    measured = measure.Measured(times, cpu_times, {})
     assert measured.ratio(Contestant.FIXGRAD, Contestant.FP32) == (0.65, 0.5, 0.8)
+    assert measured.cpu_ratio(Contestant.FIXGRAD, Contestant.FP32) == (0.75, 0.5, 1.0)
     assert measured.ratio(Contestant.FIXGRAD_SPARSE, Contestant.FP32) is None
     assert measured.memory_ratio(Contestant.FIXGRAD, Contestant.FP32) is None
 
@@ -93,6 +95,8 @@ def test_all_work_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told == sorted(told)
     assert told[-1] == measure.units_of_work(CONTEST, 2)
     assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in found.seconds.values())
+    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in found.cpu_seconds.values())
+    assert list(found.seconds) == list(found.cpu_seconds) == CONTEST.contestants
     assert list(found.peak_bytes) == ["fp32", "fake_quantised", "fixgrad"]
 
 

@@ -16,6 +16,7 @@ import torch
 from fixgrad.errors import FixgradError
 from fixgrad.network import Network
 from fixgrad.train.bench.contestants import Contest, Contestant, Step
+from fixgrad.train.bench.other_load import OtherLoad
 from fixgrad.train.environment import processor_name
 from fixgrad.train.kernels.gemm import choose_path
 from fixgrad.train.threads import use_threads
@@ -46,16 +47,24 @@ class Measured:
     """What was measured of each contestant, one number a round; rounds are adjacent in time.
 
     Attributes:
-        seconds: of a step.
+        seconds: of a step, by the clock.
+        cpu_seconds: of a step, processor time of all threads of the process: others on the machine hardly lengthen it.
+        other_load: processors that other programs kept busy during the rounds, on average; None where that is not known.
         peak_bytes: of resident memory of a process that takes steps, PyTorch itself included; empty on a GPU.
     """
 
     seconds: Mapping[Contestant, Sequence[float]]
+    cpu_seconds: Mapping[Contestant, Sequence[float]]
     peak_bytes: Mapping[Contestant, Sequence[float]]
+    other_load: float | None = None
 
     def ratio(self, ours: Contestant, theirs: Contestant) -> Spread | None:
         """Time of our step by time of theirs, round by round; None where one did not take part."""
         return _ratio(self.seconds, ours, theirs)
+
+    def cpu_ratio(self, ours: Contestant, theirs: Contestant) -> Spread | None:
+        """The same of processor times."""
+        return _ratio(self.cpu_seconds, ours, theirs)
 
     def memory_ratio(self, ours: Contestant, theirs: Contestant) -> Spread | None:
         """The same of peaks of memory."""
@@ -109,11 +118,16 @@ def measure(contest: Contest, rounds: int, told: Told = lambda what, done: None)
         steps[contestant] = _warm(contest.step(contestant))
         done += 1
     seconds: dict[Contestant, list[float]] = {contestant: [] for contestant in steps}
+    cpu_seconds: dict[Contestant, list[float]] = {contestant: [] for contestant in steps}
+    load = OtherLoad()
     for number in range(rounds):
         for contestant, step in steps.items():
             told(f"round {number + 1} of {rounds}", done)
-            seconds[contestant].append(_time_of(step))
+            taken = _time_of(step)
+            seconds[contestant].append(taken.clock)
+            cpu_seconds[contestant].append(taken.cpu)
             done += 1
+    other_load = load.cores()
     steps.clear()
     peaks: dict[Contestant, list[float]] = {contestant: [] for contestant in _with_peaks(contest)}
     for _ in range(MEMORY_ROUNDS):
@@ -122,7 +136,7 @@ def measure(contest: Contest, rounds: int, told: Told = lambda what, done: None)
             found.append(peak_in_a_process(contest, contestant))
             done += 1
     told("done", done)
-    return Measured(seconds, peaks)
+    return Measured(seconds, {} if contest.device != "cpu" else cpu_seconds, peaks, other_load)
 
 
 def _with_peaks(contest: Contest) -> list[Contestant]:
@@ -138,10 +152,17 @@ def _warm(step: Step) -> Step:
     return step
 
 
-def _time_of(step: Step) -> float:
-    begin = time.perf_counter()
+class _Taken(NamedTuple):
+    """Seconds by the clock, and of the processors."""
+
+    clock: float
+    cpu: float
+
+
+def _time_of(step: Step) -> _Taken:
+    clock, cpu = time.perf_counter(), time.process_time()
     step()
-    return time.perf_counter() - begin
+    return _Taken(time.perf_counter() - clock, time.process_time() - cpu)
 
 
 def peak_in_a_process(contest: Contest, contestant: Contestant) -> float:

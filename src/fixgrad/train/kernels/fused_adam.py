@@ -9,7 +9,8 @@ import numba
 import numpy as np
 from numba.extending import intrinsic
 
-from fixgrad.train.kernels.fused import Bool, Int8, Int32, Int64, UInt32, Word, _compiled, _hash, _inlined, int64, uint32
+from fixgrad.train.kernels.compiling import compiled, inlined
+from fixgrad.train.kernels.fused import Bool, Int8, Int32, Int64, UInt32, Word, hashed, int64, uint32
 
 float64: Any = numba.float64
 #: Below every exponent of something that is not 0.
@@ -29,12 +30,12 @@ def _typed_leading_zeros(context: Any, value: Any) -> Any:
 _leading_zeros: Any = intrinsic(_typed_leading_zeros)
 
 
-@_inlined
+@inlined
 def _bit_length(value: Word) -> Word:
     return 64 - _leading_zeros(abs(value))
 
 
-@_inlined
+@inlined
 def _shifted(value: Word, left: Word) -> Word:
     """value * 2**left, rounded to nearest in a right shift; a left shift must fit."""
     up, down = min(max(left, 0), 62), min(max(-left, 0), 62)
@@ -42,7 +43,7 @@ def _shifted(value: Word, left: Word) -> Word:
     return ((value << up) + half) >> down
 
 
-@_inlined
+@inlined
 def _aligned(value: Word, left: Word, limit: Word) -> Word:
     """`fixgrad.numbers.elementwise.align_each`: what does not fit becomes the largest code."""
     bound = limit >> min(max(left, 0), 62)
@@ -52,12 +53,12 @@ def _aligned(value: Word, left: Word, limit: Word) -> Word:
     return sign * limit if left > 0 and abs(value) > bound else moved
 
 
-@_inlined
+@inlined
 def _top(mantissa: Word, exponent: Word) -> Word:
     return exponent + _bit_length(mantissa) if mantissa != 0 else int64(_NOTHING)
 
 
-@_inlined
+@inlined
 def _moment(
     word: Word, value: Word, exponent: Word, decay: Word, frac: Word, frame: Word, bits: Word, field_bits: Word, bias: Word
 ) -> Word:
@@ -77,7 +78,7 @@ def _moment(
     return whole if field >= 0 and mantissa != 0 else int64(0)
 
 
-@_inlined
+@inlined
 def _change(first: Word, second: Word, c: tuple[Word, ...]) -> Word:
     """rate * first / (sqrt(second) + epsilon); `c`: see `adam`."""
     bits, field_bits, bias, root_bits, reciprocal_frac, rate, epsilon, epsilon_exponent, step, limit = c
@@ -95,7 +96,7 @@ def _change(first: Word, second: Word, c: tuple[Word, ...]) -> Word:
     return _aligned(product, (first & field_mask) - bias - low + step, limit)
 
 
-@_compiled
+@compiled
 def adam(
     stored: Int32,
     first: Int32,
@@ -145,7 +146,7 @@ def adam(
                 v = _moment(int64(second[o, t, i]), g * g, 2 * exponent, decay_2, frac_2, frame, bits, field_bits, bias)
                 up = (int64(1) << step_frac) >> 1
                 if stochastic:
-                    random = _hash((base + uint32(i) * stride) ^ key_low, key_high, words)
+                    random = hashed((base + uint32(i) * stride) ^ key_low, key_high, words)
                     up = int64(random) >> (32 - step_frac)
                 total = _change(m, v, of_change) + _clamped(w * d_factor, d_left, limit)
                 w = min(max(w - ((total + up) >> step_frac), -stored_limit), stored_limit)
@@ -158,7 +159,7 @@ def adam(
     return largest
 
 
-@_inlined
+@inlined
 def _clamped(value: Word, left: Word, limit: Word) -> Word:
     """`fixgrad.numbers.align`: clamped before a left shift."""
     bound = limit >> max(left, 0)

@@ -7,7 +7,6 @@ the run's end: what is behind it is written next.
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
@@ -29,10 +28,7 @@ def _vector_at(context: Any, builder: Any, kind: Any, array: Any, place: Any) ->
     return builder.bitcast(builder.gep(data, [place]), _VECTOR.as_pointer())
 
 
-@intrinsic
-def _move(_typing: Any, target: Any, to: Any, source: Any, begin: Any) -> Any:
-    """target[to : to + VECTOR] = source[begin : begin + VECTOR], unchecked."""
-
+def _moved(_typing: Any, target: Any, to: Any, source: Any, begin: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         target, to, source, begin = arguments
         vector = builder.load(_vector_at(context, builder, signature.args[2], source, begin), align=1)
@@ -42,17 +38,19 @@ def _move(_typing: Any, target: Any, to: Any, source: Any, begin: Any) -> Any:
     return types.void(target, types.intp, source, types.intp), generate
 
 
-@intrinsic
-def _clear(_typing: Any, target: Any, to: Any) -> Any:
-    """target[to : to + VECTOR] = 0, unchecked."""
-
+def _cleared(_typing: Any, target: Any, to: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        target, to = arguments
-        zero = ir.Constant(_VECTOR, [0] * VECTOR)
-        builder.store(zero, _vector_at(context, builder, signature.args[0], target, to), align=1)
+        zeros = ir.Constant(_VECTOR, [0] * VECTOR)
+        builder.store(zeros, _vector_at(context, builder, signature.args[0], *arguments), align=1)
         return context.get_dummy_value()
 
     return types.void(target, types.intp), generate
+
+
+#: target[to : to + VECTOR] = source[begin : begin + VECTOR], unchecked.
+_move: Any = intrinsic(_moved)
+#: target[to : to + VECTOR] = 0, unchecked.
+_clear: Any = intrinsic(_cleared)
 
 
 @inlined

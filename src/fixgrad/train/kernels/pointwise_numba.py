@@ -1,5 +1,6 @@
 """The pointwise functions of a training step on the CPU, each one pass over memory (see `fixgrad.train.kernels.fused`)."""
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fixgrad.network.recipe import MOMENTUM_FRAC, OPERAND_BITS
-from fixgrad.network.update import TERM_BITS
+from fixgrad.network.recipe import MOMENTUM_FRAC, OPERAND_BITS, UpdateConstants
+from fixgrad.network.update import TERM_BITS, ParameterFormats, TermShifts
 from fixgrad.numbers import StreamKey
 from fixgrad.numbers.counter_hash import HASH_KEY_ROUND, HASH_ROUNDS
 from fixgrad.train.kernels import fused, fused_adam, fused_im2col
@@ -90,7 +91,7 @@ class NumbaPointwise(TorchPointwise):
 
     def update(self, job: UpdateJob) -> Tensor:
         arrays = job.stored.numpy(), job.momentum.numpy(), job.gradient.numpy(), *_mask_and_operand(job)
-        words = np.array(_update_words(job), np.int64)
+        words = _update_words(job.constants, job.shifts, job.formats, job.operand_shift)
         return torch.tensor(fused.update(*arrays, words, job.key is not None, *(job.key or _NO_KEY), _ROUNDS, job.position))
 
     def adam(self, job: AdamJob) -> Tensor:
@@ -137,9 +138,13 @@ class UpdateWords(NamedTuple):
     operand_limit: int
 
 
-def _update_words(job: UpdateJob) -> UpdateWords:
-    constants, shifts, step = job.constants, job.shifts, job.shifts.step
-    return UpdateWords(
+@lru_cache(maxsize=1024)
+def _update_words(
+    constants: UpdateConstants, shifts: TermShifts, formats: ParameterFormats, operand_shift: int
+) -> NDArray[np.int64]:
+    """An `UpdateWords` as an array. Many layers share one, and so do the steps between two changes of the rate."""
+    step = shifts.step
+    words = UpdateWords(
         constants.momentum,
         constants.rate.mantissa,
         constants.decay.mantissa,
@@ -148,15 +153,16 @@ def _update_words(job: UpdateJob) -> UpdateWords:
         _limit(TERM_BITS),
         MOMENTUM_FRAC,
         _half(MOMENTUM_FRAC),
-        _limit(job.formats.momentum_bits),
+        _limit(formats.momentum_bits),
         max(step, 0),
         max(-step, 0),
         _half(-step),
-        _limit(job.formats.stored_bits),
-        job.operand_shift,
-        _half(job.operand_shift),
+        _limit(formats.stored_bits),
+        operand_shift,
+        _half(operand_shift),
         _limit(OPERAND_BITS),
     )
+    return np.array(words, np.int64)
 
 
 def _align_words(left: int) -> tuple[int, int, int, int]:

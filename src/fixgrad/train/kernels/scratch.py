@@ -6,7 +6,6 @@ from math import prod
 import torch
 from torch import Tensor
 
-
 #: Views that are kept of one buffer: more than the shapes of a network's tiles.
 _MOST_VIEWS = 512
 
