@@ -1,18 +1,25 @@
 """ResNet-18, ResNet-20 and MobileNetV2 as people write them: captured as they are, and trained."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from fixgrad.network import Recipe, initial_state
 from fixgrad.network.models import model
 from fixgrad.train.capture import capture
 from fixgrad.train.executor import TorchExecutor
 from fixgrad.train.float_baseline import FloatTrainer
+from fixgrad.train.prepared import PreparedModel
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 class BasicBlock(nn.Module):
@@ -233,6 +240,33 @@ def test_they_train(name: str, size: int) -> None:
     executor.calibrate(codes, labels)
     losses = [executor.step(codes, labels).loss for _ in range(8)]
     assert min(losses[-3:]) < 0.7 * losses[0], losses
+
+
+@SLOW
+def test_resnet18_trains_in_the_ten_lines_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the rate that stands there, which such a network starts with badly, in floats too, and recovers from."""
+    (example,) = re.findall(r"```python\n(import fixgrad\n.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    losses: list[float] = []
+
+    def recorded(net: PreparedModel, images: Tensor, labels: Tensor) -> Tensor:
+        value = loss(net, images, labels)
+        losses.append(value.item())
+        return value
+
+    loss = PreparedModel.loss
+    monkeypatch.setattr(PreparedModel, "loss", recorded)
+    data = load_digits()
+    images = torch.from_numpy(data.images[:1024, None].astype(np.float32)).expand(-1, 3, -1, -1) / 8 - 1
+    images = F.interpolate(images, scale_factor=4, mode="bilinear")
+    torch.manual_seed(0)
+    loader = DataLoader(TensorDataset(images, torch.from_numpy(data.target[:1024])), batch_size=64, shuffle=True)
+    names = {"torch": torch, "model": ResNet(classes=10), "loader": loader, "epochs": 5}
+    exec(example, names)
+    assert len(losses) == 5 * 16
+    assert np.mean(losses[-16:]) < 0.5 * np.log(10), losses
+    assert names["optimiser"].report.overflows == set()
+    correct = names["net"](images[:256]).argmax(dim=1) == torch.from_numpy(data.target[:256])
+    assert correct.float().mean() > 0.7
 
 
 class Everything(nn.Module):

@@ -6,6 +6,7 @@ element hash uses only 32-bit additions, shifts and XORs: it costs a few hundred
 and vectorises on a CPU.
 """
 
+from functools import lru_cache
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -42,6 +43,14 @@ def _mix64(value: int) -> int:
     return value ^ (value >> 31)
 
 
+@lru_cache(maxsize=16)
+def _stream_start(seed: int, step: int) -> int:
+    """What all streams of a step begin with."""
+    state = _mix64((seed + 0x9E3779B97F4A7C15) & _MASK64)
+    return _mix64((state + step * 0xD1342543DE82EF95) & _MASK64)
+
+
+@lru_cache(maxsize=4096)
 def stream_key(seed: int, step: int, stream: str) -> StreamKey:
     """Key of the random stream `stream` (for example ``"error/conv2"``) at a step.
 
@@ -50,8 +59,7 @@ def stream_key(seed: int, step: int, stream: str) -> StreamKey:
         step: the training step (or the epoch, for streams that are drawn once an epoch), >= 0.
         stream: name of the tensor and its use.
     """
-    state = _mix64((seed + 0x9E3779B97F4A7C15) & _MASK64)
-    state = _mix64((state + step * 0xD1342543DE82EF95) & _MASK64)
+    state = _stream_start(seed, step)
     for byte in stream.encode():
         state = _mix64((state ^ byte) + 0x9E3779B97F4A7C15 & _MASK64)
     return StreamKey(state & _MASK32, state >> 32)

@@ -54,23 +54,16 @@ _clear: Any = intrinsic(_cleared)
 
 
 @inlined
-def _copy(target: Int8, to: int, source: Int8, begin: int, size: int) -> None:
-    if begin + size + VECTOR <= len(source):
+def _copy(target: Int8, to: int, source: Int8, begin: int, size: int, safe: int) -> None:
+    """`safe` is the last place behind a run from which vectors do not read beyond the source."""
+    if begin + size <= safe:
         done = 0
         while done < size:
             _move(target, to + done, source, begin + done)
             done += VECTOR
-    else:  # vectors would read beyond the end
+    else:
         for each in range(size):
             target[to + each] = source[begin + each]
-
-
-@inlined
-def _zeros(target: Int8, to: int, size: int) -> None:
-    done = 0
-    while done < size:
-        _clear(target, to + done)
-        done += VECTOR
 
 
 @compiled
@@ -83,24 +76,33 @@ def gather(maps: Int8, rows: Int64, columns: Int64, out: Int8) -> None:
         out: int8 [images * positions * taps * channels + VECTOR], the taps in raster order.
     """
     images, height, width, channels = maps.shape
-    flat = maps.reshape(-1)
-    row_size = columns.shape[1] * channels
-    last, to = columns.shape[1] - 1, 0
+    output_rows, kernel_rows = rows.shape
+    output_columns, kernel_columns = columns.shape
+    flat, safe = maps.reshape(-1), maps.size - VECTOR + 1
+    run, to = kernel_columns * channels, 0
     for image in range(images):
-        for i in range(rows.shape[0]):
-            for j in range(columns.shape[0]):
+        for i in range(output_rows):
+            for j in range(output_columns):
                 first = columns[j, 0]
-                together = first >= 0 and columns[j, last] == first + last
-                for u in range(rows.shape[1]):
-                    begin = (image * height + rows[i, u]) * width
-                    if rows[i, u] < 0:
-                        _zeros(out, to, row_size)
+                together = first >= 0 and columns[j, kernel_columns - 1] == first + kernel_columns - 1
+                for u in range(kernel_rows):
+                    row = rows[i, u]
+                    if row < 0:
+                        done = 0
+                        while done < run:
+                            _clear(out, to + done)
+                            done += VECTOR
                     elif together:
-                        _copy(out, to, flat, (begin + first) * channels, row_size)
+                        _copy(out, to, flat, ((image * height + row) * width + first) * channels, run, safe)
                     else:
-                        for v in range(columns.shape[1]):
-                            if columns[j, v] < 0:
-                                _zeros(out, to + v * channels, channels)
+                        for v in range(kernel_columns):
+                            column = columns[j, v]
+                            if column < 0:
+                                done = 0
+                                while done < channels:
+                                    _clear(out, to + v * channels + done)
+                                    done += VECTOR
                             else:
-                                _copy(out, to + v * channels, flat, (begin + columns[j, v]) * channels, channels)
-                    to += row_size
+                                begin = ((image * height + row) * width + column) * channels
+                                _copy(out, to + v * channels, flat, begin, channels, safe)
+                    to += run

@@ -1,6 +1,7 @@
 """How a batch, or the outputs of a layer, are cut into parts that threads compute alone."""
 
 import itertools
+from functools import lru_cache
 
 import torch
 
@@ -28,7 +29,13 @@ def image_tiles(
     The buffers of a part take at most TILE_BYTES (or `least_bytes`, where that is more), but it has one image at least. On a
     `device` that is no CPU they take at most GPU_TILE_BYTES.
     """
-    total = images * bytes_per_image
     tile_bytes = TILE_BYTES if device is None or device.type == "cpu" else GPU_TILE_BYTES
-    count = -(-total // max(tile_bytes, least_bytes))
-    return split(images, count if total < _SMALL_BYTES else -(-count // workers) * workers)
+    total = images * bytes_per_image
+    return list(_tiles(images, total, max(tile_bytes, least_bytes), 1 if total < _SMALL_BYTES else workers))
+
+
+@lru_cache(maxsize=4096)
+def _tiles(images: int, total: int, tile_bytes: int, multiple: int) -> tuple[slice, ...]:
+    """They are asked for once a layer and a phase, and are the same in each step."""
+    count = -(-total // tile_bytes)
+    return tuple(split(images, -(-count // multiple) * multiple))
