@@ -15,6 +15,7 @@ from fixgrad.train.kernels.choice import Kernels
 from fixgrad.train.kernels.gemm import SAFE_TERMS, GemmPath, gemm, gemm_exact, wrap
 from fixgrad.train.kernels.im2col import Windows
 from fixgrad.train.kernels.scratch import scratch
+from fixgrad.train.kernels.taps import taps_inside
 from fixgrad.train.kernels.tiles import image_tiles, split
 
 #: WG adds the sums of its tiles: with this many pixels a tile, the products outweigh the additions.
@@ -156,7 +157,9 @@ def slide(maps: Tensor, weights: Tensor, windows: Windows, kernels: Kernels) -> 
     return Product(tiles, compute)
 
 
-def correlate(maps: Tensor, errors: Tensor, windows: Windows, groups: int, kernels: Kernels) -> Sum:
+def correlate(
+    maps: Tensor, errors: Tensor, windows: Windows, groups: int, kernels: Kernels, by_taps: bool = False
+) -> Sum:
     """Correlate what the taps saw with the errors: the products of WG.
 
     Threads share the images where there are many, else the outputs: then no sums of several threads have to be added.
@@ -164,6 +167,7 @@ def correlate(maps: Tensor, errors: Tensor, windows: Windows, groups: int, kerne
     Args:
         maps: int8 [images, rows, columns, groups * channels].
         errors: int8 [images, *windows.outputs, groups * outputs of a group].
+        by_taps: whether each tap is a product of its own, without the zeros that it sees. Sums must not leave 32 bits.
 
     Returns:
         accumulators [groups * outputs of a group, kernel rows, kernel columns, channels].
@@ -180,6 +184,8 @@ def correlate(maps: Tensor, errors: Tensor, windows: Windows, groups: int, kerne
         seen = slice(group * inputs, (group + 1) * inputs)
 
         def compute(out: Tensor | None) -> Tensor:
+            if by_taps:
+                return _tap_by_tap(maps[images, :, :, seen], errors[images, :, :, rows], windows, kernels.path, out)
             pixels = errors[images, :, :, rows].reshape(-1, rows.stop - rows.start)
             return _part(pixels, kernels.pointwise.im2col(maps[images, :, :, seen], windows), terms, kernels.path, out)
 
@@ -222,6 +228,22 @@ def _part(pixels: Tensor, columns: Tensor, terms: int, path: GemmPath, out: Tens
         exact = gemm_exact(a, columns, path)
         return exact if out is None else out.copy_(exact)
     return gemm(a, columns, path, _scratch_sums(a, columns) if out is None else out)
+
+
+def _tap_by_tap(maps: Tensor, errors: Tensor, windows: Windows, path: GemmPath, out: Tensor | None) -> Tensor:
+    """errors^T times what each tap sees, without what it sees of the padding: int32 [outputs, taps * channels]."""
+    channels, outputs = maps.shape[3], errors.shape[3]
+    shape = outputs, *windows.kernel, channels
+    sums = scratch("sums", shape, maps, torch.int32) if out is None else out.view(shape)
+    for tap in taps_inside(windows, (maps.shape[1], maps.shape[2])):
+        target = sums[:, tap.place[0], tap.place[1]]
+        if tap.is_blind:
+            target.zero_()
+            continue
+        seen = maps[:, tap.pixels[0], tap.pixels[1]].reshape(-1, channels)
+        pulled = errors[:, tap.positions[0], tap.positions[1]].reshape(-1, outputs)
+        target.copy_(gemm(pulled.t(), seen, path, scratch("tap", (outputs, channels), maps, torch.int32)))
+    return sums.view(outputs, -1)
 
 
 def _scratch_sums(a: Tensor, b: Tensor) -> Tensor:

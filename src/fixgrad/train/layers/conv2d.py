@@ -7,8 +7,12 @@ from fixgrad.network import layers as description
 from fixgrad.train.kernels.convolution import Product, Sum, correlate, slide
 from fixgrad.train.kernels.gemm import SAFE_TERMS
 from fixgrad.train.kernels.im2col import Pair, Windows, forward_windows, gradient_windows
-from fixgrad.train.kernels.live import Live, among_zeros, of_channels
+from fixgrad.train.kernels.live import Live, among_zeros, of_channels, quicker
+from fixgrad.train.kernels.taps import share_inside
 from fixgrad.train.layers.mac import MacModule
+
+#: Share of products with pixels, and not with the padding, up to which it is tried whether a product for each tap is quicker.
+MOST_INSIDE = 0.75
 
 
 class Conv2d(MacModule):
@@ -56,17 +60,30 @@ class Conv2d(MacModule):
 
     def weight_gradient(self, x: Tensor, dy: Tensor, batch: int | None = None) -> Sum:
         """WG, dW = dy x^T: dy^T [out, pixels] times im2col(x) [pixels, taps * in]."""
-        windows, groups, shape = self._windows(x.shape), self.layer.geometry.groups, self.weight.stored.shape
-        live = self._live
-        if live is None or (batch or len(x)) * dy.shape[1] * dy.shape[2] > SAFE_TERMS:
-            return correlate(x, dy, windows, groups, self.kernels)
+        shape, live = self.weight.stored.shape, self._live
+        fits = (batch or len(x)) * dy.shape[1] * dy.shape[2] <= SAFE_TERMS
+        if live is None or not fits:
+            return self._correlated(x, dy, fits)
         return self._quicker(
             "wg",
             x,
-            lambda: correlate(x, dy, windows, groups, self.kernels),
-            lambda: correlate(
-                of_channels(x, live.inputs), of_channels(dy, live.outputs), windows, groups, self.kernels
-            ).placed(lambda gradient: live.put_back(gradient, shape)),
+            lambda: self._correlated(x, dy, fits),
+            lambda: self._correlated(of_channels(x, live.inputs), of_channels(dy, live.outputs), fits).placed(
+                lambda gradient: live.put_back(gradient, shape)
+            ),
+        )
+
+    def _correlated(self, x: Tensor, dy: Tensor, fits: bool) -> Sum:
+        """The products of WG, tap by tap where maps are so small that this is quicker; `fits`: sums cannot leave 32 bits."""
+        windows, groups, kernels = self._windows(x.shape), self.layer.geometry.groups, self.kernels
+        inside = share_inside(windows, _size(x.shape))
+        if inside > MOST_INSIDE or groups > 1 or not fits or x.device.type != "cpu":
+            return correlate(x, dy, windows, groups, kernels)
+        return quicker(
+            ("taps", x.shape, dy.shape, windows, kernels.path, kernels.workers.count),
+            lambda: correlate(x, dy, windows, groups, kernels),
+            lambda: correlate(x, dy, windows, groups, kernels, by_taps=True),
+            kernels.workers.count,
         )
 
     @property
