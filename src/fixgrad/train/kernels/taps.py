@@ -37,7 +37,7 @@ def taps_inside(windows: Windows, size: Pair) -> tuple[Tap, ...]:
 def share_inside(windows: Windows, size: Pair) -> float:
     """Share of all products that are with pixels of the map."""
     inside = [sum(at.stop - at.start for at, _ in _along(windows, size, axis)) for axis in (0, 1)]
-    return inside[0] * inside[1] / (windows.outputs[0] * windows.outputs[1] * windows.kernel[0] * windows.kernel[1])
+    return float(inside[0] * inside[1]) / (windows.outputs[0] * windows.outputs[1] * windows.kernel[0] * windows.kernel[1])
 
 
 def _along(windows: Windows, size: Pair, axis: int) -> list[tuple[slice, slice]]:
@@ -47,6 +47,6 @@ def _along(windows: Windows, size: Pair, axis: int) -> list[tuple[slice, slice]]
         before = windows.offset[axis] - tap * windows.dilation[axis]  # pixel = position * stride - before
         first = max(0, -(-before // stride))
         behind = max(first, min(windows.outputs[axis], (size[axis] - 1 + before) // stride + 1))
-        begin = first * stride - before
-        found.append((slice(first, behind), slice(begin, begin + (behind - first - 1) * stride + 1 if behind > first else begin, stride)))
+        begin, count = first * stride - before, behind - first
+        found.append((slice(first, behind), slice(begin, begin + max((count - 1) * stride + 1, 0), stride)))
     return found
