@@ -240,14 +240,14 @@ class Estimate:
         )
 
     def update_lanes(self) -> Part:
-        """One a group: three products, their alignment, rounding twice, and the hash."""
+        """Each serves some groups: three products, their alignment, rounding twice, and the hash."""
         fabric = self._fabric
         slices = 3 * multiplier_slices(_VALUE_BITS, _COEFFICIENT_BITS, fabric.multiplier)
         shifts = (2 * _TERM_BITS + 2 * _VALUE_BITS) * _TERM_STAGES * fabric.stage
         adders = (2 * _TERM_BITS + 4 * _VALUE_BITS) * fabric.adder
         return self._part(
             "update lane",
-            self.machine.groups,
+            self.machine.update_lanes,
             f"3 products of 32 x 9; 4 shifters; 6 adders; hash; {_UPDATE_STREAMS} FIFOs of {_STREAM_WORDS} x {_STREAM_BITS}",
             dsp=slices,
             lut=shifts + adders + self._hash_lut(),
