@@ -77,4 +77,4 @@ def test_a_machine_without_a_device_has_no_limits() -> None:
     assert report.to_dict()["talk"] is None
     assert [limit.available for limit in SynthesisReport(ECP5_85F, ECP5, ()).limits] == [83_640, 83_640, 208, 156]
     assert talk.LIMITS[:3] == talk.USED[:3]
-    assert SynthesisReport(KCU1500, ULTRASCALE, ()).estimate.dsp == 1_073
+    assert SynthesisReport(KCU1500, ULTRASCALE, ()).estimate.dsp == 1_049
