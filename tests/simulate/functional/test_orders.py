@@ -56,8 +56,13 @@ def is_noticed(step: Any, index: int, wait: str) -> bool:
 
 @pytest.mark.parametrize("wait", WAITS)
 def test_most_waits_that_are_missing_are_noticed(step: Any, wait: str) -> None:
-    """Not all: an instruction may wait for what one before it on its own unit has waited for already."""
-    waiting = [index for index, item in enumerate(step.program.instructions) if getattr(item, wait) and item.name != "HALT"]
+    """Not all: an instruction may wait for what one before it on its own unit has waited for already.
+
+    A COMPUTE that waits for a COMPUTE is left out: it keeps the groups together, and each group executes in order anyway.
+    """
+    own = wait.removeprefix("wait_")
+    items = step.program.instructions
+    waiting = [index for index, item in enumerate(items) if getattr(item, wait) and item.name != "HALT" and item.unit.value != own]
     assert waiting, f"no instruction has a {wait}: the network is too small"
     first = [index for index in waiting if is_first_of_its_count(step, index, wait)]
     picked = first[:: max(1, len(first) // 8)]

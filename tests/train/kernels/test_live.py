@@ -69,7 +69,7 @@ def test_a_step_is_that_of_the_reference(dead_in: int, dead_out: int, decided: b
             for name, tensor in expected.items():
                 assert np.array_equal(mine[name], tensor), (kind, name)
     assert set(module._decisions.values()) == {decided}
-    assert {key[0] for key in module._decisions} == {"ff", "ng", "wg"}
+    assert {key[0] for key in module._decisions} == {"ff", "ng", "wg", "taps"}
 
 
 def test_channels_without_a_kernel_are_dead() -> None:
