@@ -111,7 +111,9 @@ def long_run(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], dict[int, 
     """A run of two workers after its first epoch: the process that started them, the workers, and its folder."""
     out = tmp_path / "run"
     command = fixgrad("train", *OPTIONS, "--epochs", 200, "--out", out, "--workers", 2)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored, which processes inherit
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    signal.signal(signal.SIGINT, before)
     wait_for(lambda: (out / "checkpoints" / "epoch-0001.safetensors").exists() or process.poll() is not None)
     assert process.poll() is None
     workers = children_of(process.pid)
