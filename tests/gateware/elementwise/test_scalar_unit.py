@@ -76,6 +76,7 @@ def test_random_channels(simulate: Callable[..., None], mode: int) -> None:
     simulate(dut, bench, limit=200_000)
     figures = {NORMALISE_FF: MACHINE.latencies.normalise, NORMALISE_NG: MACHINE.latencies.normalise_errors}
     assert min(cycles) <= figures.get(mode, max(cycles)) <= max(cycles)  # what the timing simulator takes for a channel
+    assert max(cycles) <= {NORMALISE_FF: 256, NORMALISE_NG: 169, NORMALISE_EVALUATION: 94}[mode]  # as docs/gateware_blocks.md says
 
 
 def test_registers_have_places_of_their_own() -> None:
