@@ -129,12 +129,14 @@ def multiply_rows(a: Tensor, b: Tensor, kernels: Kernels) -> Product:
     return Product(tiles, lambda images: multiply(a[images], b, kernels.path))
 
 
-def slide(maps: Tensor, weights: Tensor, windows: Windows, kernels: Kernels) -> Product:
+def slide(maps: Tensor, weights: Tensor, windows: Windows, kernels: Kernels, by_taps: bool = False) -> Product:
     """Slide kernels over feature maps: the products of FF and NG.
 
     Args:
         maps: int8 [images, rows, columns, groups * channels].
         weights: int8 [groups, taps * channels, outputs of a group], for example a transposed view.
+        by_taps: whether each tap is a product of its own, without the zeros that it sees. Only of one group, of maps that are
+            not spread out, and of sums that cannot leave 32 bits.
 
     Returns:
         accumulators [images, *windows.outputs, groups * outputs of a group].
@@ -145,6 +147,8 @@ def slide(maps: Tensor, weights: Tensor, windows: Windows, kernels: Kernels) -> 
 
     def compute(images: slice) -> Accumulators:
         shape = (-1, *windows.outputs, groups * outputs)
+        if by_taps:
+            return Accumulators(_slide_taps(maps[images], weights[0], windows, kernels.path), None)
         if groups == 1:
             sums, overflow = multiply(lower(maps[images], windows), weights[0], kernels.path)
             return Accumulators(sums.view(shape), overflow)
@@ -228,6 +232,21 @@ def _part(pixels: Tensor, columns: Tensor, terms: int, path: GemmPath, out: Tens
         exact = gemm_exact(a, columns, path)
         return exact if out is None else out.copy_(exact)
     return gemm(a, columns, path, _scratch_sums(a, columns) if out is None else out)
+
+
+def _slide_taps(maps: Tensor, weights: Tensor, windows: Windows, path: GemmPath) -> Tensor:
+    """What each tap sees times its weights, without what it sees of the padding: int32 [images, *windows.outputs, outputs]."""
+    (images, height, width, channels), outputs = maps.shape, weights.shape[1]
+    sums = scratch("sums", (images, *windows.outputs, outputs), maps, torch.int32).zero_()
+    for number, tap in enumerate(taps_inside(windows, (height, width))):
+        if tap.is_blind:
+            continue
+        seen = maps[:, tap.pixels[0], tap.pixels[1]]
+        rows = scratch("seen", tuple(seen.shape), maps).copy_(seen).view(-1, channels)
+        product = scratch("tap", (len(rows), outputs), maps, torch.int32)
+        gemm(rows, weights[number * channels : (number + 1) * channels], path, product)
+        sums[:, tap.positions[0], tap.positions[1]] += product.view(*seen.shape[:3], outputs)
+    return sums
 
 
 def _tap_by_tap(maps: Tensor, errors: Tensor, windows: Windows, path: GemmPath, out: Tensor | None) -> Tensor:

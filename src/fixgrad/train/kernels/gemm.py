@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fixgrad.errors import FixgradError, UsageError
 from fixgrad.numbers.gemm import FLOAT32_LIMIT
+from fixgrad.train.kernels.scratch import scratch
 
 #: The largest magnitude of an operand code.
 LARGEST_CODE = 127
@@ -27,6 +28,9 @@ LARGEST_CODE = 127
 SAFE_TERMS = ((1 << 31) - 1) // LARGEST_CODE**2
 #: Products of codes that a float32 sum holds exactly.
 FLOAT32_TERMS = FLOAT32_LIMIT // LARGEST_CODE**2
+
+#: Bytes of the right operand in floating point that a product is cut into, so that it stays in a cache with its sums.
+_RIGHT_BYTES = 4 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -83,13 +87,28 @@ def _unambiguous(operand: Tensor) -> Tensor:
 
 
 def _float_gemm(a: Tensor, b: Tensor, path: GemmPath, out: Tensor) -> Tensor:
+    """In buffers that are used again: new ones cost more than the products of layers with few channels."""
     dtype, terms = (torch.float32, FLOAT32_TERMS) if path is GemmPath.FP32 else (torch.float64, SAFE_TERMS)
-    depth = a.shape[1]
-    for start in range(0, depth, terms):
-        part = slice(start, start + terms)
-        sums = torch.mm(a[:, part].to(dtype), b[part].to(dtype))
-        out = out.copy_(sums) if start == 0 else out.add_(sums.to(torch.int32))
+    columns = b.shape[1]
+    for start in range(0, a.shape[1], terms):
+        left = _as_float("left", a[:, start : start + terms], dtype)
+        width = max(_RIGHT_BYTES // (left.shape[1] * dtype.itemsize), 1)
+        for first in range(0, columns, width):
+            block = slice(first, first + width)
+            right = _as_float("right", b[start : start + terms, block], dtype)
+            sums = torch.mm(left, right, out=scratch("float sums", (len(left), right.shape[1]), a, dtype))
+            if start == 0:
+                out[:, block] = sums
+            else:
+                out[:, block] += scratch("integer sums", tuple(sums.shape), a, torch.int32).copy_(sums)
     return out
+
+
+def _as_float(role: str, operand: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same codes in a scratch buffer that lies as the operand does: turning it round would take longer than the product."""
+    if operand.stride(0) < operand.stride(1):
+        return _as_float(role, operand.t(), dtype).t()
+    return scratch(role, tuple(operand.shape), operand, dtype).copy_(operand)
 
 
 def gemm_exact(a: Tensor, b: Tensor, path: GemmPath) -> Tensor:

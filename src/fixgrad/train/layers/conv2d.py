@@ -25,7 +25,7 @@ class Conv2d(MacModule):
         windows = self._windows(x.shape)
 
         def product(maps: Tensor, weights: Tensor) -> Product:
-            return slide(maps, weights.flatten(2).transpose(1, 2), windows, self.kernels)
+            return self._slid("ff", maps, weights.flatten(2).transpose(1, 2), windows)
 
         live = self._live
         if live is None:
@@ -44,7 +44,7 @@ class Conv2d(MacModule):
         windows = gradient_windows(_size(input_shape), self.layer.kernel, self.layer.geometry)
 
         def product(maps: Tensor, weights: Tensor) -> Product:
-            return slide(maps, weights.flip(2, 3).permute(0, 2, 3, 1, 4).flatten(1, 3), windows, self.kernels)
+            return self._slid("ng", maps, weights.flip(2, 3).permute(0, 2, 3, 1, 4).flatten(1, 3), windows)
 
         live = self._live
         if live is None:
@@ -76,8 +76,7 @@ class Conv2d(MacModule):
     def _correlated(self, x: Tensor, dy: Tensor, fits: bool) -> Sum:
         """The products of WG, tap by tap where maps are so small that this is quicker; `fits`: sums cannot leave 32 bits."""
         windows, groups, kernels = self._windows(x.shape), self.layer.geometry.groups, self.kernels
-        inside = share_inside(windows, _size(x.shape))
-        if inside > MOST_INSIDE or groups > 1 or not fits or x.device.type != "cpu":
+        if not fits or not self._are_small(x, windows):
             return correlate(x, dy, windows, groups, kernels)
         return quicker(
             ("taps", x.shape, dy.shape, windows, kernels.path, kernels.workers.count),
@@ -85,6 +84,24 @@ class Conv2d(MacModule):
             lambda: correlate(x, dy, windows, groups, kernels, by_taps=True),
             kernels.workers.count,
         )
+
+    def _slid(self, phase: str, maps: Tensor, weights: Tensor, windows: Windows) -> Product:
+        """The products of FF and NG, likewise."""
+        kernels = self.kernels
+        if weights.shape[1] > SAFE_TERMS or not self._are_small(maps, windows):
+            return slide(maps, weights, windows, kernels)
+        return quicker(
+            ("taps", phase, maps.shape, weights.shape, windows, kernels.path, kernels.workers.count),
+            lambda: slide(maps, weights, windows, kernels),
+            lambda: slide(maps, weights, windows, kernels, by_taps=True),
+            kernels.workers.count,
+        )
+
+    def _are_small(self, maps: Tensor, windows: Windows) -> bool:
+        """Whether the taps see so much of the padding that it is worth a trial to leave it out."""
+        if windows.spread != (1, 1) or self.layer.geometry.groups > 1 or maps.device.type != "cpu":
+            return False
+        return share_inside(windows, _size(maps.shape)) <= MOST_INSIDE
 
     @property
     def _live(self) -> Live | None:
