@@ -13,6 +13,7 @@ from fixgrad.machine.memory_blocks import (
     OnChipMemory,
     Shape,
     blocks_for,
+    is_queue_in_blocks,
     luts_for,
     memory_for,
     total_of,
@@ -112,6 +113,16 @@ def test_columns_against_every_combination(width: int, depth: int) -> None:
 )  # fmt: skip
 def test_luts_by_hand(width: int, depth: int, kind: str, luts: int) -> None:
     assert luts_for(width, depth, kind) == luts
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "in_blocks"),
+    [(36, 32, True), (36, 16, False), (16, 32, False), (64, 64, True), (737, 16, False), (130, 128, True)],
+)
+def test_queues_go_to_blocks_where_luts_are_dear(width: int, depth: int, in_blocks: bool) -> None:
+    """An ECP5 takes 6 LUTs for 16 x 4 bits: 36 x 32 are 108 for one block, 36 x 16 are 54."""
+    assert is_queue_in_blocks(width, depth, "DP16KD") is in_blocks
+    assert not is_queue_in_blocks(width, depth, "BRAM36")
 
 
 def test_small_memories_go_to_luts() -> None:

@@ -164,6 +164,20 @@ def luts_for(width_bits: int, depth: int, kind: str = "BRAM36") -> int:
     return min(-(-depth // s.depth) * -(-width_bits // s.width) * s.luts for s in LUT_SHAPES[kind])
 
 
+#: Kind of block -> LUTs of LUT RAM for which a queue is worth a block. Only where LUT RAM is dear: on UltraScale blocks are the
+#: scarcer good, and 8 LUTs hold 448 bits; on an ECP5 six hold 64. But its blocks lie in four rows, and where many of them stand
+#: side by side with all their pins in use, wires get scarce (docs/synthesis.md): a block must be worth it.
+QUEUE_LUTS_FOR_A_BLOCK = {"DP16KD": 96}
+
+
+def is_queue_in_blocks(width_bits: int, depth: int, kind: str) -> bool:
+    """Whether a queue that may take a cycle more goes to block RAM on the chip that has blocks of `kind`."""
+    if kind not in QUEUE_LUTS_FOR_A_BLOCK:
+        return False
+    blocks = blocks_for(width_bits, depth, kind).blocks
+    return luts_for(width_bits, depth, kind) >= QUEUE_LUTS_FOR_A_BLOCK[kind] * blocks
+
+
 @dataclass(frozen=True, slots=True)
 class LutRamRule:
     """When a memory is worth no block. A synthesis tool decides alike unless an attribute tells it otherwise.

@@ -1,13 +1,16 @@
-"""Elements out of beats for every place and size, with the granules that engines of aligned data choose."""
+"""Elements out of beats for every place and size, with the granules that engines of aligned data choose; queues in block RAM."""
 
 import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
 
-from fixgrad.gateware.axi.streams import BlockFifo
+from fixgrad.gateware.axi.streams import BlockFifo, Fifo
 from fixgrad.gateware.axi.window import ByteWindow, WordWindow
+from fixgrad.gateware.pe.sharing import Sharing
 
 Take = Callable[[Any], Any]
 
@@ -97,3 +100,47 @@ def test_a_block_fifo_gives_what_it_got_and_holds_its_depth(simulate: Callable[.
 def test_a_block_fifo_of_no_power_of_two_is_refused() -> None:
     with pytest.raises(ValueError, match="depth is 6: choose a power of two"):
         BlockFifo(8, 6)
+
+
+class InBlocks(wiring.Component):
+    """A queue as it is built for an ECP5."""
+
+    def __init__(self, queue: Fifo) -> None:
+        self.queue = queue
+        super().__init__(queue.signature)
+        self.i, self.o, self.level = queue.i, queue.o, queue.level
+
+    def elaborate(self, platform: object) -> Module:
+        return self.queue.elaborate(Sharing("DP16KD"))
+
+
+@pytest.mark.parametrize("depth", [17, 32, 60])
+def test_a_patient_queue_in_blocks_gives_what_it_got_and_holds_its_depth(simulate: Callable[..., None], depth: int) -> None:
+    width = 36
+    fifo, rng = Fifo(width, depth, patient=True), random.Random(depth)
+    payloads = [rng.getrandbits(width) for _ in range(800)]
+    got: list[int] = []
+    fullest, waits = 0, 0
+
+    async def take(ctx: Any) -> None:
+        nonlocal waits
+        for _ in range(4 * depth + 10):
+            await ctx.tick()
+        while len(got) < len(payloads):
+            # It begins full, is emptied, and fills again.
+            ctx.set(fifo.o.ready, len(got) < 500 or rng.random() < 0.5)
+            waits += ctx.get(fifo.level != 0) and not ctx.get(fifo.o.valid)
+            if ctx.get(fifo.o.valid & fifo.o.ready):
+                got.append(ctx.get(fifo.o.payload))
+            await ctx.tick()
+
+    async def count(ctx: Any) -> None:
+        nonlocal fullest
+        while True:
+            fullest = max(fullest, ctx.get(fifo.level))
+            await ctx.tick()
+
+    simulate(InBlocks(fifo), take, feeder(fifo.i, payloads, rng), count)
+    assert got == payloads
+    assert fullest == depth
+    assert waits > 0  # a payload that came to an empty queue is seen a cycle later: it is in block RAM indeed

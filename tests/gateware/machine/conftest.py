@@ -52,6 +52,13 @@ def hostile_graph(make_device: MakeDevice) -> RtlDevice:
 
 
 @pytest.fixture(scope="session")
+def hostile_blocks(make_device: MakeDevice) -> RtlDevice:
+    """`tiny` as it is built for an ECP5, whose patient queues are in block RAM, likewise hostile."""
+    machine = preset("tiny").with_changes(name="tiny-ecp5", device=preset("ecp5-85f").device)
+    return make_device(machine, Hostility(13, 200, 9, True))
+
+
+@pytest.fixture(scope="session")
 def hostile_tiny(make_device: MakeDevice) -> RtlDevice:
     """Its memory rests on every channel and answers out of order; the control port rests, too."""
     return make_device(hostility=Hostility(11, 200, 9, True))

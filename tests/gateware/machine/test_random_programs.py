@@ -36,7 +36,7 @@ def check(device: RtlDevice, seed: int, root: Path) -> None:
     pytest.fail(f"seed {seed}: {reason}; saved as {path}")
 
 
-@pytest.mark.parametrize("name", ["tiny", "hostile_tiny", "hostile_graph"])
+@pytest.mark.parametrize("name", ["tiny", "hostile_tiny", "hostile_graph", pytest.param("hostile_blocks", marks=pytest.mark.slow)])
 def test_random_programs(name: str, request: pytest.FixtureRequest) -> None:
     device: RtlDevice = request.getfixturevalue(name)
     first = secrets.randbelow(1 << 40)

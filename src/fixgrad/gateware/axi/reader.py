@@ -82,9 +82,9 @@ class Reader(wiring.Component):
         ports = self.memory
         m.submodules.splitter = splitter = BurstSplitter(ports, self.length_bits)
         m.submodules.window = window = self._window()
-        m.submodules.spans = spans = Fifo(window.spans.payload.shape(), self.transfers)
+        m.submodules.spans = spans = Fifo(window.spans.payload.shape(), self.transfers, patient=True)
         order_layout = data.StructLayout({"channel": ports.channel_bits, "address": ports.address_bits, **self._tag})
-        m.submodules.order = order = Fifo(order_layout, self.bursts * ports.channels)
+        m.submodules.order = order = Fifo(order_layout, self.bursts * ports.channels, patient=True)
         connect_payload(m, spans.o, window.spans)
         m.d.comb += [
             Value.cast(self.o.payload).eq(Value.cast(window.o.payload)),

@@ -10,6 +10,12 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from fixgrad.machine.memory_blocks import is_queue_in_blocks
+
+#: Attribute of a memory, known to Yosys: what is read while the same word is written is not used. See
+#: `fixgrad.gateware.synthesis.collisions`.
+NO_COLLISION = "no_rw_check"
+
 
 class Fifo(wiring.Component):
     """A queue in a memory that is read without a clock (LUT RAM): a payload pushed in one cycle may leave in the next.
@@ -17,16 +23,18 @@ class Fifo(wiring.Component):
     Args:
         shape: of the payload.
         depth: payloads that it holds; at least 1.
+        patient: nothing but `o.valid` tells that a payload is there, so it may come a cycle later. On a chip whose LUT RAM is
+            dear (see `fixgrad.machine.memory_blocks.is_queue_in_blocks`) such a queue is in block RAM.
 
     Members:
         i, o: input and output stream.
         level: payloads that it holds.
     """
 
-    def __init__(self, shape: ShapeLike, depth: int) -> None:
+    def __init__(self, shape: ShapeLike, depth: int, *, patient: bool = False) -> None:
         if depth < 1:
             raise ValueError(f"depth is {depth}: a FIFO holds at least 1")
-        self.shape, self.depth = shape, depth
+        self.shape, self.depth, self.patient = shape, depth, patient
         super().__init__(
             {
                 "i": In(stream.Signature(shape)),
@@ -38,21 +46,31 @@ class Fifo(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.memory = memory = Memory(shape=self.shape, depth=self.depth, init=[])
-        write, read = memory.write_port(), memory.read_port(domain="comb")
-        push, pop = Signal(), Signal()
+        write, head, push, pop = memory.write_port(), Signal(range(max(self.depth, 2))), Signal(), Signal()
+        following = Mux(pop, Mux(head == self.depth - 1, 0, head + 1), head)
+        kind = getattr(platform, "block_kind", None)
+        if self.patient and kind and is_queue_in_blocks(len(Value.cast(self.i.payload)), self.depth, kind):
+            # Else synthesis takes LUTs for a wide and shallow one, since that wastes no bits.
+            memory.attrs["ram_style"] = "block"
+            memory.attrs[NO_COLLISION] = "1"
+            read = memory.read_port()
+            m.d.comb += read.addr.eq(following)
+            # What is written in this cycle is not read in it.
+            m.d.sync += self.o.valid.eq(self.level != pop)
+        else:
+            read = memory.read_port(domain="comb")
+            m.d.comb += [read.addr.eq(head), self.o.valid.eq(self.level != 0)]
         m.d.comb += [
             self.i.ready.eq(self.level != self.depth),
-            self.o.valid.eq(self.level != 0),
             push.eq(self.i.valid & self.i.ready),
             pop.eq(self.o.valid & self.o.ready),
             Value.cast(write.data).eq(Value.cast(self.i.payload)),
             write.en.eq(push),
             Value.cast(self.o.payload).eq(Value.cast(read.data)),
         ]
-        m.d.sync += self.level.eq(self.level + push - pop)
-        for address, step in ((write.addr, push), (read.addr, pop)):
-            with m.If(step):
-                m.d.sync += address.eq(Mux(address == self.depth - 1, 0, address + 1))
+        m.d.sync += [self.level.eq(self.level + push - pop), head.eq(following)]
+        with m.If(push):
+            m.d.sync += write.addr.eq(Mux(write.addr == self.depth - 1, 0, write.addr + 1))
         return m
 
 
@@ -81,6 +99,7 @@ class BlockFifo(wiring.Component):
         queue._MustUse__used = True  # Amaranth sees only its own elaborations, and would warn
         # Else synthesis takes LUTs for a wide and shallow one, since that wastes no bits.
         inner.submodules.storage.attrs["ram_style"] = "block"
+        inner.submodules.storage.attrs[NO_COLLISION] = "1"
         m.d.comb += [
             queue.w_data.eq(Value.cast(self.i.payload)),
             queue.w_en.eq(self.i.valid),

@@ -10,6 +10,7 @@ from fixgrad.gateware.control.layouts import INDEX_BITS, WAIT_UNITS, issued_layo
 from fixgrad.gateware.control.scoreboard import Scoreboard, meets
 from fixgrad.machine import Machine
 from fixgrad.machine.instructions import Unit
+from fixgrad.machine.memory_blocks import QUEUE_LUTS_FOR_A_BLOCK
 from fixgrad.machine.registers import ErrorCode
 
 #: Instructions that wait in front of a unit.
@@ -42,8 +43,7 @@ class UnitQueue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # An UPDATE is never in a hurry, and there are as many queues as groups: they wait in block RAM.
-        m.submodules.fifo = fifo = (BlockFifo if self.unit is Unit.UPDATE else Fifo)(self.entry, self.depth)
+        m.submodules.fifo = fifo = self._queue(platform)
         m.d.comb += [
             Value.cast(fifo.i.payload).eq(Value.cast(self.i.payload)),
             fifo.i.valid.eq(self.i.valid),
@@ -61,6 +61,12 @@ class UnitQueue(wiring.Component):
         ]
         m.d.sync += met.eq(fifo.o.valid & ~leaves & meets(fifo.o.payload.waits, self.counts))
         return m
+
+    def _queue(self, platform: object) -> "BlockFifo | Fifo":
+        """An UPDATE is never in a hurry, and there are as many queues as groups: they wait in block RAM, where that is cheap."""
+        if self.unit is Unit.UPDATE and getattr(platform, "block_kind", None) not in QUEUE_LUTS_FOR_A_BLOCK:
+            return BlockFifo(self.entry, self.depth)
+        return Fifo(self.entry, self.depth, patient=True)
 
 
 class Dispatch(wiring.Component):

@@ -78,7 +78,7 @@ class LoadUnit(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.commands = commands = Commands(self.machine)
-        m.submodules.jobs = jobs = Fifo(job_layout(self.sizes), JOBS)
+        m.submodules.jobs = jobs = Fifo(job_layout(self.sizes), JOBS, patient=True)
         m.submodules.words = words = WordPlacer(self.machine)
         m.submodules.pusher = pusher = KernelPusher(self.machine)
         m.submodules.params = params = ParamsWriter(self.sizes.chunk, used_bytes(self.machine))

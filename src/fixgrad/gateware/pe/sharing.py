@@ -31,11 +31,15 @@ class Shareable(Protocol):
 class Sharing:
     """Collects the modules of shared blocks while a design is converted: pass it as the `platform`.
 
+    Args:
+        block_kind: of the chip's memory blocks, for what is built according to it; None: in the form of tests and simulators.
+
     Attributes:
         blocks: RTLIL of each block by the name of its module, parts before the blocks that instantiate them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, block_kind: str | None = None) -> None:
+        self.block_kind = block_kind
         self.blocks: dict[str, str] = {}
         self._names: dict[tuple[type, object], str] = {}
 

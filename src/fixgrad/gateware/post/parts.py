@@ -63,7 +63,7 @@ class Parts:
             StatisticsSequencer(machine),
             NarrowEngines(machine, 2 + more, 3 + more),
             RangeRegisters(machine, OWN_REPORTS + reports + more),
-            Fifo(item_layout(machine), ITEMS),
+            Fifo(item_layout(machine), ITEMS, patient=True),
             ElementwiseUnit(machine) if more else None,
             tuple(MapReader(machine) for _ in number),
             tuple(WordWriter(ports, machine.lanes) for _ in number),

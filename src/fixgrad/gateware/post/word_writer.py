@@ -64,8 +64,8 @@ class WordWriter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.sender = sender = PairedBurstSender(self.memory, self.piece_bytes)
-        m.submodules.beats = beats = Fifo(beat_layout(self.memory, self.piece_bytes), DEPTH)
-        m.submodules.bursts = bursts = Fifo(sent_burst_layout(self.memory), DEPTH)
+        m.submodules.beats = beats = Fifo(beat_layout(self.memory, self.piece_bytes), DEPTH, patient=True)
+        m.submodules.bursts = bursts = Fifo(sent_burst_layout(self.memory), DEPTH, patient=True)
         for mine, inner in zip(self.port, sender.port, strict=True):
             wiring.connect(m, wiring.flipped(mine), inner)
         for fifo, to in ((beats, sender.beats), (bursts, sender.bursts)):

@@ -27,7 +27,7 @@ def accelerator_netlist(machine: Machine) -> Netlist:
         return Netlist(found["top"], found["blocks"], tuple(Port(*port) for port in found["ports"]))
     from fixgrad.gateware.machine import Accelerator
 
-    made = netlist(Accelerator(machine, watched=True))
+    made = netlist(Accelerator(machine, watched=True), machine.device.block_kind)
     ports = [(port.name, port.bits, port.is_input) for port in made.ports]
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_suffix(f".{os.getpid()}")

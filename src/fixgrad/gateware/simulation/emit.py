@@ -38,12 +38,12 @@ class Netlist:
     ports: tuple[Port, ...]
 
 
-def netlist(component: wiring.Component) -> Netlist:
-    """Converts a component, wrapped in `Chip`; its shared blocks become modules of their own.
+def netlist(component: wiring.Component, block_kind: str | None = None) -> Netlist:
+    """Converts a component, wrapped in `Chip`, for a chip with such memory blocks; its shared blocks become modules of their own.
 
     Source positions are left out, so that the text changes only where the design does.
     """
-    chip, sharing = Chip(component), Sharing()
+    chip, sharing = Chip(component), Sharing(block_kind)
     top = rtlil.convert(chip, name=TOP, ports=chip.ports, platform=sharing, emit_src=False)
     return Netlist(top, sharing.blocks, chip.table)
 

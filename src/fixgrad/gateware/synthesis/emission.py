@@ -33,7 +33,7 @@ def emit(machine: Machine, folder: Path, *, force: bool = False) -> tuple[Path, 
     existing = [name for name in names if (folder / name).exists()]
     if existing and not force:
         raise UsageError(f"{folder / existing[0]} exists: choose another folder, or --force to replace it")
-    design = netlist(Accelerator(machine))
+    design = netlist(Accelerator(machine), machine.device.block_kind)
     files = {f"rtl/{name}": text for name, text in verilog_files(design, machine).items()}
     ports = [_outer(port.name, machine) for port in design.ports]
     files |= {

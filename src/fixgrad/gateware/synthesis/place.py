@@ -80,7 +80,7 @@ def board_netlist(machine: Machine) -> tuple[Netlist, str]:
     Raises:
         UsageError: the machine does not suit the board.
     """
-    board, sharing = Ulx3s(machine), Sharing()
+    board, sharing = Ulx3s(machine), Sharing(machine.device.block_kind)
     top = rtlil.convert(board, name=TOP, ports=board.ports, platform=sharing, emit_src=False)
     return Netlist(top, sharing.blocks, ()), board.constraints()
 

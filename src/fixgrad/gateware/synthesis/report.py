@@ -115,7 +115,7 @@ class SynthesisReport:
 
 def parts_of_machine(machine: Machine) -> tuple[Part, ...]:
     """The parts of a machine's RTL."""
-    return parts_of(netlist(Accelerator(machine)))
+    return parts_of(netlist(Accelerator(machine), machine.device.block_kind))
 
 
 def report_of(machine: Machine, parts: Sequence[Part], progress: Progress | None = None) -> tuple[SynthesisReport, tuple[Mapped, ...]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fixgrad.gateware.cache import digest
 from fixgrad.gateware.simulation.emit import yosys
 from fixgrad.gateware.synthesis.cache import is_kept, kept
+from fixgrad.gateware.synthesis.collisions import without_promise
 from fixgrad.gateware.synthesis.parts import Part
 from fixgrad.gateware.synthesis.technology import Technology
 
@@ -61,7 +62,7 @@ def are_kept(parts: Sequence[Part], technology: Technology) -> bool:
 
 
 def _file(part: Part, technology: Technology) -> str:
-    key = digest(_version(), technology.script, part.name, part.text)
+    key = digest(_version(), technology.script, part.name, _text(part, technology))
     return f"{technology.name.lower()}-{part.name.split('.')[-1]}-{key}.json.gz"
 
 
@@ -74,9 +75,13 @@ def _mapped(part: Part, technology: Technology) -> Mapped:
 def _made(part: Part, technology: Technology) -> bytes:
     script = f"read_rtlil part.il\nhierarchy -top {part.name}\n{technology.script.format(top=part.name)}"
     script += f"tee -q -o stat.json stat -json\nselect {part.name}\nwrite_rtlil -selected mapped.il\n"
-    written = yosys(script, {"part.il": part.text}, ("stat.json", "mapped.il"))
+    written = yosys(script, {"part.il": _text(part, technology)}, ("stat.json", "mapped.il"))
     cells = json.loads(written["stat.json"])["modules"][f"\\{part.name}"]["num_cells_by_type"]
     return gzip.compress(json.dumps({"cells": cells, "netlist": written["mapped.il"]}).encode(), 6, mtime=0)
+
+
+def _text(part: Part, technology: Technology) -> str:
+    return part.text if technology.promises_collisions else without_promise(part.text)
 
 
 def _version() -> str:

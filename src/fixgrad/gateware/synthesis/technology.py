@@ -50,6 +50,7 @@ class Technology:
         cells: regular expression of a cell's name -> what it takes; a memory, LUT or DSP that is in none is an error.
         block_kind: what a memory block is called.
         note: what the figures are worth.
+        promises_collisions: its block RAM gives the old word when it is read and written at once.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Technology:
     cells: Mapping[str, Counts]
     block_kind: str
     note: str
+    promises_collisions: bool = True
 
     def counts(self, number_of: Mapping[str, int]) -> Counts:
         """What a netlist of these cells takes.
@@ -101,7 +103,7 @@ ULTRASCALE = Technology(
 )
 ECP5 = Technology(
     "ECP5",
-    "synth_ecp5 -noabc9 -flatten -top {top}\n",
+    "synth_ecp5 -noabc9 -nowidelut -flatten -top {top}\n",
     {
         r"LUT4": Counts(lut=1),
         r"CCU2C": Counts(lut=2),
@@ -113,6 +115,7 @@ ECP5 = Technology(
     },
     "DP16KD",
     "By Yosys, before placement.",
+    promises_collisions=False,
 )
 _BY_BLOCK = {"BRAM36": ULTRASCALE, "RAMB18": ULTRASCALE, "URAM288": ULTRASCALE, "DP16KD": ECP5}
 

@@ -53,7 +53,7 @@ class BlockReader(wiring.Component):
         ports, block = self.shape.ports, self.blocks.payload
         shift = ports.offset_bits
         entry = data.StructLayout({"channel": max(ports.channel_bits, 1), "block": self.shape.block()})
-        m.submodules.order = order = Fifo(entry, BEATS_AHEAD)
+        m.submodules.order = order = Fifo(entry, BEATS_AHEAD, patient=True)
         last_beat = Signal(range(ports.burst_beats))
         inside, takes = Signal(), Signal()
         channel = Signal(max(ports.channel_bits, 1))
@@ -80,7 +80,7 @@ class BlockReader(wiring.Component):
         most = self.shape.block_bytes // ports.port_bytes
         for index, port in enumerate(self.port):
             m.submodules[f"request_{index}"] = request = SkidBuffer(port.ar.payload.shape())
-            m.submodules[f"data_{index}"] = fifo = Fifo(beat, BEATS_AHEAD)
+            m.submodules[f"data_{index}"] = fifo = Fifo(beat, BEATS_AHEAD, patient=True)
             connect_payload(m, request.o, port.ar)
             taken = Signal(range(BEATS_AHEAD + 1), name=f"taken_{index}")
             waiting = Signal(range(BEATS_AHEAD + 1), name=f"waiting_{index}")

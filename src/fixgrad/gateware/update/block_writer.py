@@ -61,7 +61,7 @@ class BlockWriter(wiring.Component):
         ends = dict.fromkeys(("first", "last_byte"), ports.offset_bits)
         awaited = data.StructLayout({"lane": range(max(shape.lanes, 2)), "beats": 8, **ends})
         m.submodules.awaited = order = Fifo(awaited, BLOCKS)
-        m.submodules.bursts = bursts = Fifo(burst, BLOCKS)
+        m.submodules.bursts = bursts = Fifo(burst, BLOCKS, patient=True)
         m.submodules.sender = sender = BurstSender(ports, BEATS, BURSTS, burst)
         m.submodules.ends = transfers = Fifo(shape.stream_bits, BLOCKS + BURSTS)
         inside, takes, room = Signal(), Signal(), Signal()

@@ -45,7 +45,7 @@ class ResultPacking(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.results = results = Fifo(PARAMETER, RESULTS)
+        m.submodules.results = results = Fifo(PARAMETER, RESULTS, patient=True)
         now, following = Signal(self.shape.packing()), self.packings.payload
         active, left, is_last = Signal(), Signal(COUNT_BITS), Signal()
         loads, can_report, result = Signal(), Signal(), results.o.payload

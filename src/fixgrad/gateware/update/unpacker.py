@@ -40,7 +40,7 @@ class Unpacker(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.fifo = fifo = Fifo(8 * self.word_bytes, self.words)
+        m.submodules.fifo = fifo = Fifo(8 * self.word_bytes, self.words, patient=True)
         reserved = Signal(range(self.words + 1))
         word, full, at = Signal(8 * self.word_bytes), Signal(), Signal(range(self.word_bytes))
         after, crosses, pops, moves_on = Signal(range(self.word_bytes + ELEMENT_BYTES)), Signal(), Signal(), Signal()
