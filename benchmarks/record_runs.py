@@ -26,6 +26,8 @@ def recorded(run: Path, data_name: str) -> dict[str, Any]:
     command = list(config["command"])
     for place, word in enumerate(command[:-1]):
         command[place + 1] = words.get(word, command[place + 1])
+        if word == "--from-run":
+            command[place + 1] = Path(command[place + 1]).name  # the run it begins with, and the epoch
     return {
         "command": " ".join(command),
         "data": data_name,

@@ -31,7 +31,10 @@ def test_interrupted_runs_go_on_and_are_recorded(tmp_path: Path) -> None:
     assert [line.split()[:3] for line in shown] == [["3", "of", "3"]] * 3
     assert evidence(tmp_path, "--record", str(tmp_path / "record"), "--data-name", "digits").returncode == 0
     names = ["digits-dense", "digits-float", "digits-pruned-at-1"]
-    records = [json.loads((tmp_path / "record" / f"{name}.json").read_text()) for name in names]
+    texts = [(tmp_path / "record" / f"{name}.json").read_text() for name in names]
+    assert not any(str(tmp_path) in text for text in texts)
+    records = [json.loads(text) for text in texts]
+    assert "--from-run digits-dense@epoch-0001" in records[2]["command"]
     assert [[epoch["epoch"] for epoch in record["epochs"]] for record in records] == [[1, 2, 3]] * 3
     assert [record["epochs"][-1]["weights_kept"] < 0.5 for record in records] == [False, False, True]
     assert records[0]["epochs"][0]["loss"] == records[2]["epochs"][0]["loss"]
