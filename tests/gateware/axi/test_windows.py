@@ -108,6 +108,7 @@ class InBlocks(wiring.Component):
     def __init__(self, queue: Fifo) -> None:
         self.queue = queue
         super().__init__(queue.signature)
+        queue._MustUse__used = True  # Amaranth sees only its own elaborations, and would warn
         self.i, self.o, self.level = queue.i, queue.o, queue.level
 
     def elaborate(self, platform: object) -> Module:
