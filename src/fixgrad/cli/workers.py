@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from fixgrad.cli.errors import report
 from fixgrad.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def end_with(exit_code: int) -> NoReturn:
 
 
 def _leave(exit_code: int) -> NoReturn:
-    """End the process without tearing anything down: the threads of an exchange that was interrupted may abort it, with words."""
+    """End the process without tearing anything down: the threads of an exchange that is not over may abort it, with words."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)
@@ -52,19 +53,21 @@ def _leave(exit_code: int) -> NoReturn:
 
 @contextmanager
 def one_voice(collective: "Collective") -> Iterator[None]:
-    """What all workers meet, the first one tells, or the process that started them."""
+    """What all workers meet, the first one tells, or the process that started them; one of several ends here with it."""
     from fixgrad.train.collective import FollowedError, WorkerError
     from fixgrad.train.launch import FOLLOWER, LIFELINE
 
     try:
         yield
     except FollowedError:
-        end_with(FOLLOWER)
-    except WorkerError:
-        if collective.rank == 0:
-            raise
-        end_with(FOLLOWER)
+        _leave(FOLLOWER)
+    except WorkerError as error:
+        _leave(report(error) if collective.rank == 0 else FOLLOWER)
     except KeyboardInterrupt:
         if collective.rank == 0 and LIFELINE not in os.environ:
             raise
         _leave(FOLLOWER)
+    except Exception as error:
+        if collective.size == 1:
+            raise
+        _leave(report(error))
