@@ -3,7 +3,8 @@
 Gateware, host driver, C header and documentation read this table. The host writes the identity that the program was made for,
 the memory that the machine may touch, the program's address and length, sets CONTROL.start, and waits for the interrupt or for
 STATUS. A machine that stopped on TIMEOUT because its memory does not answer needs a reset. Counters of 64 bits are two
-registers; reading the low one latches the high one, so that both belong to one moment. CONTROL.start clears them.
+registers; reading a low one keeps its high half for the high one, until the next low one is read, so that both belong to one
+moment. CONTROL.start clears them.
 """
 
 import json
@@ -162,14 +163,23 @@ def _interrupts(what: str) -> tuple[Bits, ...]:
 
 def _counter(name: str, text: str) -> list[tuple[str, Access, str]]:
     return [
-        (f"{name}_LOW", Access.READ, f"{text}: low half; reading it latches the high half"),
-        (f"{name}_HIGH", Access.READ, f"{text}: high half"),
+        (f"{name}_LOW", Access.READ, f"{text}: low half"),
+        (f"{name}_HIGH", Access.READ, f"{text}: high half as it was when the low half was read, just before"),
     ]
 
 
 def counter_name(unit: Unit, cause: Cause) -> str:
     """Name of the counter of a unit's cause, without _LOW and _HIGH."""
     return f"{unit.name}_{cause.name}"
+
+
+#: The counters, in the order of their registers.
+COUNTERS: tuple[str, ...] = (
+    "CYCLES",
+    "READ_BYTES",
+    "WRITTEN_BYTES",
+    *(counter_name(unit, cause) for unit, causes in CAUSES.items() for cause in causes),
+)
 
 
 def _head() -> list[Register]:

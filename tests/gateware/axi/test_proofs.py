@@ -172,13 +172,14 @@ class LiteRules(wiring.Component):
     """A master that keeps the rules of AXI4-Lite."""
 
     def __init__(self) -> None:
-        super().__init__({"bus": In(Axi4LiteSignature(address_bits=4)), "data": In(32), "errors": In(2)})
+        super().__init__({"bus": In(Axi4LiteSignature(address_bits=4)), "data": In(32), "errors": In(2), "wait": In(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.slave = slave = LiteSlave(4)
         wiring.connect(m, wiring.flipped(self.bus), slave.bus)
-        m.d.comb += [slave.read_data.eq(self.data), slave.write_error.eq(self.errors[0]), slave.read_error.eq(self.errors[1])]
+        m.d.comb += [slave.read_data.eq(self.data), slave.read_wait.eq(self.wait)]
+        m.d.comb += [slave.write_error.eq(self.errors[0]), slave.read_error.eq(self.errors[1])]
         bus = slave.bus
         for end, claim in ((bus.aw, Assume), (bus.w, Assume), (bus.ar, Assume), (bus.b, Assert), (bus.r, Assert)):
             keeps_rules(m, end, claim)

@@ -13,7 +13,8 @@ class LiteSlave(wiring.Component):
     Members:
         bus: AXI4-Lite, from the master.
         write: a pulse: `address`, `write_data` and `write_strobes` are valid; `write_error` is looked at in the same cycle.
-        read: a pulse: `address` is valid; `read_data` and `read_error` are looked at one cycle later.
+        read: a pulse: `address` is valid. `read_data` and `read_error` are looked at in the first cycle after it without
+            `read_wait`.
         address: in bytes; the lowest two bits are 0.
     """
 
@@ -27,6 +28,7 @@ class LiteSlave(wiring.Component):
                 "write_strobes": Out(4),
                 "write_error": In(1),
                 "read": Out(1),
+                "read_wait": In(1),
                 "read_data": In(32),
                 "read_error": In(1),
             }
@@ -62,10 +64,10 @@ class LiteSlave(wiring.Component):
                 m.d.sync += bus.b.payload.resp.eq(Response.SLVERR)
             with m.Else():
                 m.d.sync += bus.b.payload.resp.eq(Response.OKAY)
-        m.d.sync += is_reading.eq(self.read)
+        m.d.sync += is_reading.eq(self.read | (is_reading & self.read_wait))
         with m.If(self.read):
             m.d.sync += has_address.eq(0)
-        with m.If(is_reading):
+        with m.If(is_reading & ~self.read_wait):
             m.d.sync += [bus.r.valid.eq(1), bus.r.payload.data.eq(self.read_data)]
             with m.If(self.read_error):
                 m.d.sync += bus.r.payload.resp.eq(Response.SLVERR)

@@ -1,12 +1,14 @@
-"""Counters of where cycles go: in every cycle of a program each unit (of COMPUTE, each PE) counts one of its causes."""
+"""Counters of cycles, bytes, and where cycles go: in every cycle of a program each unit (of COMPUTE, each PE) counts one cause."""
 
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from fixgrad.gateware.axi.burst import MemoryPorts
+from fixgrad.gateware.control.counter_bank import COUNTER_BITS, CounterBank
 from fixgrad.machine import Machine
 from fixgrad.machine.instructions import Unit
-from fixgrad.machine.registers import CAUSES, Cause, counter_name
+from fixgrad.machine.registers import CAUSES, COUNTERS, Cause, counter_name
 
 #: Causes that dispatch knows; a unit tells the others while it executes an instruction.
 OF_DISPATCH = (Cause.DEPENDENCY, Cause.IDLE)
@@ -22,38 +24,47 @@ def activity_layout(unit: Unit, machine: Machine) -> data.StructLayout:
 
 
 class Counters(wiring.Component):
-    """64-bit counters, one for each unit and cause.
+    """64-bit counters: cycles, bytes moved, and one for each unit and cause. They lag behind by a few cycles.
 
     Members:
         clear, running: a program begins; a program runs.
         load, post, update: activities (`activity_layout`). compute: likewise, an array of groups.
         *_waiting: of each queue, an instruction waits for others.
-        `UNIT_CAUSE`: the counters.
+        read_beats, written_beats: moved in this cycle.
+        turn, value: a counter, by its place in `COUNTERS`, and its value; each in turn, see `CounterBank`.
     """
 
     def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+        self.machine, self.memory = machine, MemoryPorts.of(machine)
         groups = machine.groups
-        members = {"clear": In(1), "running": In(1)}
+        bytes_a_cycle = self.memory.channels * self.memory.port_bytes
+        most = {"CYCLES": 1, "READ_BYTES": bytes_a_cycle, "WRITTEN_BYTES": bytes_a_cycle}
         for unit, causes in CAUSES.items():
+            most |= {counter_name(unit, cause): machine.pes if unit is Unit.COMPUTE else 1 for cause in causes}
+        self.bank = CounterBank({name: most[name] for name in COUNTERS})
+        members = {"clear": In(1), "running": In(1), "turn": Out(range(len(COUNTERS))), "value": Out(COUNTER_BITS)}
+        members |= {f"{what}_beats": In(range(self.memory.channels + 1)) for what in ("read", "written")}
+        for unit in CAUSES:
             activity = In(activity_layout(unit, machine))
             members[str(unit)] = activity.array(groups) if unit is Unit.COMPUTE else activity
             members[f"{unit}_waiting"] = In(groups if unit in (Unit.COMPUTE, Unit.UPDATE) else 1)
-            members |= {counter_name(unit, cause): Out(64) for cause in causes}
         super().__init__(members)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        m.submodules.bank = bank = self.bank
+        m.d.comb += [bank.clear.eq(self.clear), self.turn.eq(bank.turn), self.value.eq(bank.value)]
+        beat = self.memory.port_bytes
+        added: dict[str, Value] = {"CYCLES": Value.cast(1)}
+        added |= {"READ_BYTES": self.read_beats * beat, "WRITTEN_BYTES": self.written_beats * beat}
         for unit, causes in CAUSES.items():
             increments = self._of_compute(m) if unit is Unit.COMPUTE else self._of_unit(m, unit)
-            for cause in causes:
-                # A register between the sum over groups and the counter; the counters lag by a cycle.
-                increment = Signal.like(increments[cause], name=f"{unit}_{cause}_now")
-                counter = getattr(self, counter_name(unit, cause))
-                m.d.sync += [
-                    increment.eq(Mux(self.running, increments[cause], 0)),
-                    counter.eq(Mux(self.clear, 0, counter + increment)),
-                ]
+            added |= {counter_name(unit, cause): increments[cause] for cause in causes}
+        for name, increment in added.items():
+            # A register between the sum over groups and the bank.
+            now = Signal.like(getattr(bank, f"add_{name}"), name=f"{name}_now")
+            m.d.sync += now.eq(Mux(self.running, increment, 0))
+            m.d.comb += getattr(bank, f"add_{name}").eq(now)
         return m
 
     def _of_unit(self, m: Module, unit: Unit) -> dict[Cause, Signal]:

@@ -18,7 +18,7 @@ from fixgrad.gateware.control.supervisor import UNIT_FAULT, Supervisor
 from fixgrad.machine import Machine, identity
 from fixgrad.machine.encoding import DIGEST_DIGITS
 from fixgrad.machine.instructions import Unit
-from fixgrad.machine.registers import CAUSES, ErrorCode, counter_name, register
+from fixgrad.machine.registers import ErrorCode, register
 
 _GROUP_UNITS = (Unit.COMPUTE, Unit.UPDATE)
 
@@ -220,13 +220,11 @@ class FrontEnd(wiring.Component):
             with m.Elif(supervisor.running):
                 m.d.sync += copy.eq(value)
             m.d.comb += getattr(registers, f"show_{name}").eq(copy)
-        beats = self.memory.port_bytes
-        moved = {"CYCLES": 1, "READ_BYTES": self.read_beats * beats, "WRITTEN_BYTES": self.written_beats * beats}
-        for name, increment in moved.items():
-            total = Signal(64, name=f"total_{name}")
-            m.d.sync += total.eq(Mux(supervisor.clear, 0, total + Mux(supervisor.running, increment, 0)))
-            m.d.comb += getattr(registers, f"show_{name}").eq(total)
-        m.d.comb += [counters.clear.eq(supervisor.clear), counters.running.eq(supervisor.running)]
-        for unit, causes in CAUSES.items():
-            for name in (counter_name(unit, cause) for cause in causes):
-                m.d.comb += getattr(registers, f"show_{name}").eq(getattr(counters, name))
+        m.d.comb += [
+            counters.clear.eq(supervisor.clear),
+            counters.running.eq(supervisor.running),
+            counters.read_beats.eq(self.read_beats),
+            counters.written_beats.eq(self.written_beats),
+            registers.counter_turn.eq(counters.turn),
+            registers.counter_value.eq(counters.value),
+        ]

@@ -8,7 +8,11 @@ from amaranth.utils import ceil_log2
 from fixgrad.gateware.axi.bus import Axi4LiteSignature
 from fixgrad.gateware.axi.lite import LiteSlave
 from fixgrad.machine import Machine
-from fixgrad.machine.registers import ADDRESS_SPACE, REGISTERS, Access, Register, reset_value
+from fixgrad.gateware.control.counter_bank import COUNTER_BITS
+from fixgrad.machine.registers import ADDRESS_SPACE, COUNTERS, REGISTER_BY_NAME, REGISTERS, Access, Register, reset_value
+
+#: Place of the counters' first register among all; they follow each other in the order of COUNTERS, low half and high half.
+_FIRST_COUNTER = REGISTER_BY_NAME[f"{COUNTERS[0]}_LOW"].offset // 4
 
 
 def _is_constant(register: Register) -> bool:
@@ -23,14 +27,18 @@ def wide_names() -> tuple[str, ...]:
 
 
 def input_names() -> dict[str, int]:
-    """Values that the machine shows to the host: name -> bits (64 where two registers hold it)."""
+    """Values that the machine shows to the host, but for counters: name -> bits (64 where two registers hold it)."""
     wide = wide_names()
     found: dict[str, int] = {}
     for register in REGISTERS:
-        if register.access is Access.READ and not _is_constant(register):
-            base = register.name.removesuffix("_LOW").removesuffix("_HIGH")
+        base = _base(register)
+        if register.access is Access.READ and not _is_constant(register) and base not in COUNTERS:
             found |= {base: 64} if base in wide else {register.name: 32}
     return found
+
+
+def _base(register: Register) -> str:
+    return register.name.removesuffix("_LOW").removesuffix("_HIGH")
 
 
 class RegisterBlock(wiring.Component):
@@ -41,14 +49,21 @@ class RegisterBlock(wiring.Component):
         bus: AXI4-Lite, from the host.
         busy: a program runs.
         settings: name -> value of each RW register (members `NAME`, upper case).
-        shown: values that the host reads (members `show_NAME`); those of 64 bits latch their high half when the low is read.
+        shown: values that the host reads (members `show_NAME`).
+        counter_turn, counter_value: a counter, by its place in `COUNTERS`, and its value; each has its turn. A read of a low half
+            waits for that, and keeps the high half.
         pulses: for each bit of a WO register a pulse (members `NAME_bit`).
         events: for each W1C register the bits to set (members `set_NAME`); `NAME` is its value.
     """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        members = {"bus": In(Axi4LiteSignature(address_bits=ceil_log2(ADDRESS_SPACE))), "busy": In(1)}
+        members = {
+            "bus": In(Axi4LiteSignature(address_bits=ceil_log2(ADDRESS_SPACE))),
+            "busy": In(1),
+            "counter_turn": In(range(len(COUNTERS))),
+            "counter_value": In(COUNTER_BITS),
+        }
         for register in REGISTERS:
             if register.access is Access.READ_WRITE:
                 members[register.name] = Out(32, init=reset_value(register, machine))
@@ -81,16 +96,29 @@ class RegisterBlock(wiring.Component):
                 if register.access is not Access.READ:
                     with m.Case(register.offset // 4):
                         self._write(m, register, slave)
-        read_data = Signal(32)
-        read_error = Signal()
-        m.d.comb += [slave.read_data.eq(read_data), slave.read_error.eq(read_error)]
+        self._read(m, slave, word)
+        return m
+
+    def _read(self, m: Module, slave: LiteSlave, word: Value) -> None:
+        read_data, read_error, waits = Signal(32), Signal(), Signal()
+        m.d.comb += [slave.read_data.eq(read_data), slave.read_error.eq(read_error), slave.read_wait.eq(waits)]
+        wanted = Signal(range(2 * len(COUNTERS)))
+        high = Signal(32)
+        m.d.comb += wanted.eq(word - _FIRST_COUNTER)
         with m.If(slave.read):
             m.d.sync += [read_data.eq(0), read_error.eq(1)]
             with m.Switch(word):
                 for register in REGISTERS:
                     with m.Case(register.offset // 4):
-                        m.d.sync += [read_data.eq(self._value(m, register, slave)), read_error.eq(0)]
-        return m
+                        m.d.sync += read_error.eq(0)
+                        if _base(register) not in COUNTERS:
+                            m.d.sync += read_data.eq(self._value(register))
+                        elif register.name.endswith("_HIGH"):
+                            m.d.sync += read_data.eq(high)
+                        else:
+                            m.d.sync += waits.eq(1)
+        with m.If(waits & (self.counter_turn == wanted[1:])):
+            m.d.sync += [waits.eq(0), Cat(read_data, high).eq(self.counter_value)]
 
     def _write(self, m: Module, register: Register, slave: LiteSlave) -> None:
         strobes = Cat(*(slave.write_strobes[byte].replicate(8) for byte in range(4)))
@@ -110,24 +138,15 @@ class RegisterBlock(wiring.Component):
         m.d.comb += slave.write_error.eq(self.busy)
         m.d.sync += held.eq(Mux(self.busy, held, (held & ~strobes) | data))
 
-    def _value(self, m: Module, register: Register, slave: LiteSlave) -> Value:
-        """What a read returns; the low half of a wide value latches the high one."""
+    def _value(self, register: Register) -> Value:
+        """What a read of a register that is no counter returns."""
         if _is_constant(register):
             return Const(reset_value(register, self.machine), 32)
         if register.access is Access.PULSE:
             return Const(0, 32)
         if register.access is not Access.READ:
             return getattr(self, register.name)
-        base, _, half = register.name.rpartition("_")
-        if base not in wide_names():
-            return getattr(self, f"show_{register.name}")
-        shown, latch = getattr(self, f"show_{base}"), self._latch(base)
-        if half == "HIGH":
-            return latch
-        m.d.sync += latch.eq(shown[32:])
-        return shown[:32]
-
-    def _latch(self, name: str) -> Signal:
-        if not hasattr(self, "_latches"):
-            self._latches: dict[str, Signal] = {}
-        return self._latches.setdefault(name, Signal(32, name=f"{name}_latch"))
+        if (base := _base(register)) in wide_names():
+            shown: Value = getattr(self, f"show_{base}")
+            return shown[32:] if register.name.endswith("_HIGH") else shown[:32]
+        return getattr(self, f"show_{register.name}")
