@@ -14,7 +14,7 @@ from fixgrad.machine import Machine, talk
 from fixgrad.machine.presets import ECP5_85F, FORMAL, KCU1500
 
 SMALL = Counts(lut=1000, lut_ram=24, ff=2000, dsp=1, blocks=1.5)
-PLACED = Placed(41.5, 50.0, {"TRELLIS_COMB": (60_000, 83_640)}, 1234.0, 1, ("yosys 1",), 2_000_000)
+PLACED = Placed(41.5, 50.0, {"TRELLIS_COMB": (60_000, 83_640)}, 0, 1234.0, 1, ("yosys 1",), 2_000_000)
 
 
 @pytest.fixture

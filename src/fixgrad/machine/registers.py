@@ -164,7 +164,7 @@ def _interrupts(what: str) -> tuple[Bits, ...]:
 def _counter(name: str, text: str) -> list[tuple[str, Access, str]]:
     return [
         (f"{name}_LOW", Access.READ, f"{text}: low half"),
-        (f"{name}_HIGH", Access.READ, f"{text}: high half as it was when the low half was read, just before"),
+        (f"{name}_HIGH", Access.READ, f"{text}: high half of what was read last by a low half"),
     ]
 
 

@@ -8,7 +8,7 @@ from fixgrad.machine.encoding import used_bits
 from fixgrad.machine.instructions import INSTRUCTION_BYTES, STEP_ENTRY_BYTES, Unit, kinds_of
 from fixgrad.machine.memory_blocks import luts_for, memory_for
 from fixgrad.machine.parameters import TAPS_PER_WORD, Machine
-from fixgrad.machine.registers import CAUSES, REGISTERS
+from fixgrad.machine.registers import COUNTERS, REGISTERS
 from fixgrad.numbers.counter_hash import HASH_ROUNDS
 
 ACCUMULATOR_BITS, OPERAND_BITS = 32, 8
@@ -18,6 +18,8 @@ _COEFFICIENT_BITS, _VALUE_BITS = 9, 32
 _TERM_BITS, _TERM_STAGES = 40, 6
 #: Range registers of the field `statistics`, and bits of each.
 _RANGE_REGISTERS, _RANGE_BITS = 256, 96
+#: Bits that a counter collects until its turn, on average.
+_BITS_A_ROUND = 7
 #: Words of a channel's read or write FIFO: the memory's answer to a read may take 500 ns behind a refresh.
 _DMA_WORDS = 128
 #: Streams that an update lane reads or writes, each with a FIFO of 64 words of 8 bytes.
@@ -338,13 +340,15 @@ class Estimate:
 
     def control_port(self) -> Part:
         """The registers of the host interface with their counters."""
-        counters = sum(map(len, CAUSES.values())) + 3
+        counters = len(COUNTERS)
+        registers = len(REGISTERS) - 2 * counters
         return self._part(
             "control port",
             1,
-            f"{len(REGISTERS)} registers of 32 bits to read from, {counters} counters of 64 bits",
-            lut=counters * 64 * self._fabric.adder + len(REGISTERS) * 32 * self._fabric.mux,
-            ff=counters * 64 + 10 * 32,
+            f"{registers} registers of 32 bits to read from; {counters} counters: one memory, an adder of 64 bits, {_BITS_A_ROUND} bits each",
+            lut=(64 + counters * _BITS_A_ROUND) * self._fabric.adder + (registers * 32 + counters * _BITS_A_ROUND) * self._fabric.mux,
+            ff=3 * 64 + counters * _BITS_A_ROUND + 10 * 32,
+            memories=((1, 64, counters),),
         )
 
     def controllers(self) -> Part:

