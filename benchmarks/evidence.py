@@ -4,7 +4,8 @@
     python benchmarks/evidence.py RUNS --data-dir PATH --dry-run          # what would run, and what is done
     python benchmarks/evidence.py RUNS --data-dir PATH --record OUT      # what is finished, as data and plots
 
-main     VGG-11: float; fixed point, dense; fixed point, pruned to the talk's densities after a third of the epochs
+main     VGG-11: float; fixed point, dense; fixed point, pruned to the talk's densities after a third of the epochs, at once, and
+         gradually from there until 55 % and 70 % of them
 prune    the same pruned at other epochs (slide "Pruning at different epochs"): forks of the dense run, so it must be `main`'s
 stored   stored weights of 16, 24 and 32 bits, rounded to nearest and stochastically (slide of the stored weights)
 resnet   ResNet-20 with batch normalisation: float, dense, pruned to half of its weights
@@ -52,7 +53,12 @@ def runs_of(sets: Sequence[str], epochs: int, bf16: bool) -> list[Run]:
     dense, digits = Run("vgg11-dense", "vgg11"), Run("digits-dense", "digits")
     others = sorted({max(round(epochs * share), 1) for share in (0.1, 0.2, 0.5, 0.7)})
     found = {
-        "main": [Run("vgg11-float", "vgg11", base), dense, _pruned(dense, third)],
+        "main": [
+            Run("vgg11-float", "vgg11", base),
+            dense,
+            _pruned(dense, third),
+            *(_pruned(dense, third, until=round(epochs * share)) for share in (0.55, 0.7)),
+        ],
         "prune": [dense, *(_pruned(dense, epoch) for epoch in others)],
         "stored": [
             Run(f"vgg11-stored{bits}-{rounding}", "vgg11", ("--stored-bits", str(bits), "--update-rounding", rounding))
@@ -72,8 +78,12 @@ def runs_of(sets: Sequence[str], epochs: int, bf16: bool) -> list[Run]:
     return list({run.name: run for name in sets for run in found[name]}.values())
 
 
-def _pruned(dense: Run, epoch: int, density: str = "talk") -> Run:
-    return Run(f"{dense.model}-pruned-at-{epoch}", dense.model, ("--density", density), (dense.name, epoch))
+def _pruned(dense: Run, epoch: int, density: str = "talk", until: int | None = None) -> Run:
+    """A fork that is pruned after an epoch, at once or gradually until another."""
+    if until is None:
+        return Run(f"{dense.model}-pruned-at-{epoch}", dense.model, ("--density", density), (dense.name, epoch))
+    options = ("--density", density, "--prune-until", str(until))
+    return Run(f"{dense.model}-pruned-{epoch}-to-{until}", dense.model, options, (dense.name, epoch))
 
 
 @dataclass(frozen=True)
