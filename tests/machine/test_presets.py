@@ -53,7 +53,7 @@ def test_an_unknown_preset_is_refused_with_the_names() -> None:
         ("kcu1500", "59f74652725bcfa5"),
         ("tiny", "7f056c99c1d69663"),
         ("formal", "70b692efd2671fa1"),
-        ("ecp5-85f", "7e5e429ff88fbb84"),
+        ("ecp5-85f", "fd9eeae8e7e26235"),
     ],
 )
 def test_an_elementwise_unit_elsewhere_changes_nothing_of_a_machine_without(name: str, expected: str) -> None:

@@ -46,7 +46,7 @@ def test_the_small_board_has_room() -> None:
     assert found.blocks <= 208
     assert found.dsp <= 156
     assert found.lut <= 83_640
-    assert blocks(found)["lane memory"] == 16  # 512 x 32 in one DP16KD each
+    assert blocks(found)["lane memory"] == 8  # 512 x 32 in one DP16KD each
     assert found.bram36 == found.blocks / 2
 
 

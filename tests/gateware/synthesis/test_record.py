@@ -1,4 +1,4 @@
-"""The recorded synthesis of the talk's machine: its limits, on the page as recorded, and still what Yosys says."""
+"""The recorded syntheses: their limits, on the page as recorded, and still what Yosys says."""
 
 import json
 from pathlib import Path
@@ -12,11 +12,12 @@ from fixgrad.gateware.synthesis import Part, synthesise
 from fixgrad.gateware.synthesis.parts import TITLES
 from fixgrad.gateware.synthesis.technology import ULTRASCALE
 from fixgrad.machine import talk
-from fixgrad.machine.presets import KCU1500
+from fixgrad.machine.presets import ECP5_85F, KCU1500
 
 DOCS = Path(__file__).parents[3] / "docs"
 RECORD = json.loads((DOCS / "results" / "synthesis-kcu1500.json").read_text())
 PARTS = {part["name"]: part for part in RECORD["parts"]}
+BOARD = json.loads((DOCS / "results" / "synthesis-ecp5-85f.json").read_text())
 
 
 def test_all_are_within_the_limits_asked_of_it() -> None:
@@ -57,3 +58,31 @@ def test_a_lane_still_takes_what_was_recorded() -> None:
     assert (counts.dsp, counts.ff) == (1, 0)
     one = PARTS[TITLES["lane"]]["one"]
     assert (counts.lut, counts.lut_ram, counts.blocks) == (one["lut"], one["lut_ram"], one["blocks"])
+
+
+def test_the_board_was_routed_at_its_clock_and_packed() -> None:
+    placed = BOARD["placed"]
+    assert placed["fmax_mhz"] >= placed["target_mhz"] == ECP5_85F.clock_mhz
+    assert placed["meets_target"] is BOARD["within_limits"] is True
+    assert placed["used"]["DP16KD"]["used"] == BOARD["total"]["blocks"]
+    assert placed["used"]["MULT18X18D"]["used"] == BOARD["total"]["dsp"]
+    assert placed["used"]["TRELLIS_COMB"]["used"] + placed["spacers"] <= placed["used"]["TRELLIS_COMB"]["available"]
+    assert placed["bitstream_bytes"] > 1_000_000
+
+
+def test_the_board_is_the_preset() -> None:
+    count = {part["name"]: part["count"] for part in BOARD["parts"]}
+    assert (count[TITLES["lane"]], count[TITLES["pe"]], count[TITLES["compute_unit"]]) == (
+        ECP5_85F.macs,
+        ECP5_85F.pes,
+        ECP5_85F.groups,
+    )
+
+
+@pytest.mark.parametrize("page", ["docs/synthesis.md", "README.md"])
+def test_the_pages_have_what_the_board_takes(page: str) -> None:
+    text = (DOCS.parent / page).read_text()
+    total, placed = BOARD["total"], BOARD["placed"]
+    for number in (total["lut"] + total["lut_ram"], total["ff"], placed["bitstream_bytes"]):
+        assert f"{number:,}" in text
+    assert f"{placed['fmax_mhz']:.2f} MHz" in text
