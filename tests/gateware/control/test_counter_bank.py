@@ -20,7 +20,7 @@ def test_every_counter_is_the_sum_of_what_was_added(most: list[int], share: floa
     bank = CounterBank(dict(zip(names, most, strict=True)))
     cycles = 60 * len(most)
     clears = {0, *source.sample(range(cycles), 4)}
-    seen = {name: 0 for name in names}
+    seen = dict.fromkeys(names, 0)
 
     async def run(context: object) -> None:
         totals = {name: [0] for name in names}

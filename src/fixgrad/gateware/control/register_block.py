@@ -7,8 +7,8 @@ from amaranth.utils import ceil_log2
 
 from fixgrad.gateware.axi.bus import Axi4LiteSignature
 from fixgrad.gateware.axi.lite import LiteSlave
-from fixgrad.machine import Machine
 from fixgrad.gateware.control.counter_bank import COUNTER_BITS
+from fixgrad.machine import Machine
 from fixgrad.machine.registers import ADDRESS_SPACE, COUNTERS, REGISTER_BY_NAME, REGISTERS, Access, Register, reset_value
 
 #: Place of the counters' first register among all; they follow each other in the order of COUNTERS, low half and high half.
